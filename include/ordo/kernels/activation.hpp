@@ -1,0 +1,370 @@
+#pragma once
+/// \file
+/// Activation functions with their first and second derivatives. The kind is a run-time value, looked at once for each call.
+///
+/// Values and first derivatives are those of simd/math.hpp: precise in the tails, no NaN from finite arguments, NaN stays NaN.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "ordo/core/error.hpp"
+#include "ordo/core/parallel.hpp"
+#include "ordo/simd/math.hpp"
+#include "ordo/simd/simd.hpp"
+
+namespace ordo {
+
+// GCC 12 takes a scoped enumerator for something that could hide ordo::none.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+/// sigma(x) = 1 / (1 + exp(-x)).
+enum class Activation : unsigned char {
+  none,          ///< x
+  relu,          ///< max(x, 0)
+  relu_squared,  ///< max(x, 0)^2
+  leaky_relu,    ///< x > 0 ? x : negative_slope x
+  elu,           ///< x > 0 ? x : alpha (exp(x) - 1)
+  gelu,          ///< x Phi(x) = x/2 (1 + erf(x / sqrt 2))
+  gelu_tanh,     ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+  quick_gelu,    ///< x sigma(1.702 x)
+  silu,          ///< x sigma(x)
+  softplus,      ///< log(1 + exp(beta x)) / beta
+  sigmoid,       ///< sigma(x)
+  tanh,          ///< tanh(x)
+  mish,          ///< x tanh(log(1 + exp(x)))
+  hard_swish,    ///< x min(max(x + 3, 0), 6) / 6
+  hard_sigmoid,  ///< min(max(x + 3, 0), 6) / 6
+  log_sigmoid,   ///< -log(1 + exp(-x))
+};
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+namespace detail {
+inline constexpr std::array<std::string_view, 16> activation_names{
+    "none",       "relu",     "relu_squared", "leaky_relu", "elu",  "gelu",       "gelu_tanh",    "quick_gelu",
+    "silu",       "softplus", "sigmoid",      "tanh",       "mish", "hard_swish", "hard_sigmoid", "log_sigmoid"};
+}  // namespace detail
+
+/// The name as in configurations: "gelu_tanh".
+inline std::string to_string(Activation kind) {
+  const auto i = static_cast<std::size_t>(kind);
+  return std::string(i < detail::activation_names.size() ? detail::activation_names[i] : "unknown activation");
+}
+
+/// The activation of that name; ConfigError with the known names if there is none.
+inline Activation activation_from_string(std::string_view name) {
+  std::string known;
+  for (std::size_t i = 0; i < detail::activation_names.size(); ++i) {
+    if (detail::activation_names[i] == name) return static_cast<Activation>(i);
+    known += (i == 0 ? "" : ", ") + std::string(detail::activation_names[i]);
+  }
+  fail<ConfigError>("activation: unknown name \"" + std::string(name) + "\"; known are " + known);
+}
+
+/// An activation and the constants of those that have some.
+struct ActivationParameters {
+  Activation kind = Activation::none;
+  double negative_slope = 0.01;  ///< of leaky_relu
+  double alpha = 1;              ///< of elu
+  double beta = 1;               ///< of softplus, not 0
+};
+
+namespace kernels {
+
+/// The functions, on vectors: value(x), first and second derivative first(x), second(x).
+namespace activations {
+
+namespace detail {
+/// x held to [-limit, limit]: beyond, exponentials have long become 0, and a square of x could overflow. NaN stays.
+template <class V>
+V held(const V& x, typename V::value_type limit) {
+  return simd::select(x > V(limit), V(limit), simd::select(x < V(-limit), V(-limit), x));
+}
+}  // namespace detail
+
+struct Identity {
+  template <class V>
+  V value(const V& x) const { return x; }
+  template <class V>
+  V first(const V&) const { return V(1); }
+  template <class V>
+  V second(const V&) const { return V(0); }
+};
+
+struct Relu {
+  template <class V>
+  V value(const V& x) const { return simd::relu(x); }
+  template <class V>
+  V first(const V& x) const { return simd::select(x > V(0), V(1), V(0)); }
+  template <class V>
+  V second(const V&) const { return V(0); }
+};
+
+struct ReluSquared {
+  template <class V>
+  V value(const V& x) const { return simd::relu_squared(x); }
+  template <class V>
+  V first(const V& x) const { return V(2) * simd::relu(x); }
+  template <class V>
+  V second(const V& x) const { return simd::select(x > V(0), V(2), V(0)); }
+};
+
+template <class T>
+struct LeakyRelu {
+  T slope;
+  template <class V>
+  V value(const V& x) const { return simd::select(x > V(0), x, V(slope) * x); }
+  template <class V>
+  V first(const V& x) const { return simd::select(x > V(0), V(1), V(slope)); }
+  template <class V>
+  V second(const V&) const { return V(0); }
+};
+
+template <class T>
+struct Elu {
+  T alpha;
+  template <class V>
+  V value(const V& x) const { return simd::select(x > V(0), x, V(alpha) * simd::elu(x)); }
+  template <class V>
+  V first(const V& x) const { return simd::select(x > V(0), V(1), V(alpha) * simd::elu_grad(x)); }
+  template <class V>
+  V second(const V& x) const { return simd::select(x > V(0), V(0), V(alpha) * simd::elu_grad(x)); }
+};
+
+/// f'' = phi(x) (2 - x^2), phi the normal density. Where fma rounds once, the rounding of x^2 is put back.
+struct Gelu {
+  template <class V>
+  V value(const V& x) const { return simd::gelu(x); }
+  template <class V>
+  V first(const V& x) const { return simd::gelu_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    using T = typename V::value_type;
+    const V c = detail::held(x, T(64)), square = c * c, rest = simd::fms(c, c, square);
+    const V e = simd::exp(V(T(-0.5)) * square);
+    return V(T(0.39894228040143267794)) * simd::fma(e, V(T(-0.5)) * rest, e) * (V(2) - square);
+  }
+};
+
+/// x sigma(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3): f'' = sigma'(u) (2 u' + x u'' - x u'^2 tanh(u/2)).
+struct GeluTanh {
+  template <class V>
+  V value(const V& x) const { return simd::gelu_tanh(x); }
+  template <class V>
+  V first(const V& x) const { return simd::gelu_tanh_grad(x); }
+  template <class V>
+  V second(const V& at) const {
+    using T = typename V::value_type;
+    constexpr double c = 1.5957691216057307117, k = 0.044715;
+    const V x = detail::held(at, T(32)), square = x * x;
+    const V u = x * simd::fma(square, V(T(c * k)), V(T(c))), slope = simd::fma(square, V(T(3 * c * k)), V(T(c)));
+    const V bend = simd::fma(x * x, V(T(6 * c * k)), slope + slope);
+    return simd::sigmoid_grad(u) * simd::fnma(x * slope * slope, simd::tanh(V(T(0.5)) * u), bend);
+  }
+};
+
+/// x sigma(c x): f'' = c sigma'(c x) (2 - c x tanh(c x / 2)).
+struct QuickGelu {
+  template <class V>
+  V value(const V& x) const { return simd::quick_gelu(x); }
+  template <class V>
+  V first(const V& x) const { return simd::quick_gelu_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    using T = typename V::value_type;
+    const V u = V(T(1.702)) * x;
+    return V(T(1.702)) * simd::sigmoid_grad(u) * simd::fnma(u, simd::tanh(V(T(0.5)) * u), V(2));
+  }
+};
+
+struct Silu {
+  template <class V>
+  V value(const V& x) const { return simd::silu(x); }
+  template <class V>
+  V first(const V& x) const { return simd::silu_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    using T = typename V::value_type;
+    return simd::sigmoid_grad(x) * simd::fnma(x, simd::tanh(V(T(0.5)) * x), V(2));
+  }
+};
+
+/// Written as -log sigma(-beta x): simd::softplus is x itself above 20.
+template <class T>
+struct Softplus {
+  T beta;
+  template <class V>
+  V value(const V& x) const { return simd::log_sigmoid(V(-beta) * x) / V(-beta); }
+  template <class V>
+  V first(const V& x) const { return simd::sigmoid(V(beta) * x); }
+  template <class V>
+  V second(const V& x) const { return V(beta) * simd::sigmoid_grad(V(beta) * x); }
+};
+
+struct Sigmoid {
+  template <class V>
+  V value(const V& x) const { return simd::sigmoid(x); }
+  template <class V>
+  V first(const V& x) const { return simd::sigmoid_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    using T = typename V::value_type;
+    return -simd::sigmoid_grad(x) * simd::tanh(V(T(0.5)) * x);
+  }
+};
+
+struct Tanh {
+  template <class V>
+  V value(const V& x) const { return simd::tanh(x); }
+  template <class V>
+  V first(const V& x) const { return simd::tanh_grad(x); }
+  template <class V>
+  V second(const V& x) const { return V(-2) * simd::tanh_grad(x) * simd::tanh(x); }
+};
+
+/// x t, t = tanh(log(1 + exp(x))): f'' = 2 t' + x t'', t' = (1 - t^2) sigma(x), t'' = t' (sigma(-x) - 2 t sigma(x)).
+struct Mish {
+  template <class V>
+  V value(const V& x) const { return simd::mish(x); }
+  template <class V>
+  V first(const V& x) const { return simd::mish_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    const V n = simd::exp(-simd::abs(x));
+    const auto left = x < V(0);
+    // t = a / (a + b), 1 - t = b / (a + b), from the exponential that cannot overflow
+    const V a = simd::select(left, n * (n + V(2)), n + n + V(1)), b = simd::select(left, V(2), V(2) * n * n);
+    const V scale = V(1) / (a + b), t = a * scale, large = V(1) / (V(1) + n), small = n * large;
+    const V plus = simd::select(left, small, large), minus = simd::select(left, large, small);
+    const V slope = b * scale * (V(1) + t) * plus;
+    return slope * simd::fma(x, simd::fnma(t + t, plus, minus), V(2));
+  }
+};
+
+struct HardSwish {
+  template <class V>
+  V value(const V& x) const { return simd::hard_swish(x); }
+  template <class V>
+  V first(const V& x) const { return simd::hard_swish_grad(x); }
+  template <class V>
+  V second(const V& x) const {
+    using T = typename V::value_type;
+    return simd::select(simd::abs(x) < V(3), V(T(1) / T(3)), V(0));
+  }
+};
+
+struct HardSigmoid {
+  template <class V>
+  V value(const V& x) const { return simd::hard_sigmoid(x); }
+  template <class V>
+  V first(const V& x) const { return simd::hard_sigmoid_grad(x); }
+  template <class V>
+  V second(const V&) const { return V(0); }
+};
+
+struct LogSigmoid {
+  template <class V>
+  V value(const V& x) const { return simd::log_sigmoid(x); }
+  template <class V>
+  V first(const V& x) const { return simd::log_sigmoid_grad(x); }
+  template <class V>
+  V second(const V& x) const { return -simd::sigmoid_grad(x); }
+};
+
+}  // namespace activations
+
+/// Calls f with the functions of an activation, for vectors of T.
+template <class T, class F>
+decltype(auto) with_activation(const ActivationParameters& p, F&& f) {
+  switch (p.kind) {
+    case ordo::Activation::relu: return f(activations::Relu{});
+    case ordo::Activation::relu_squared: return f(activations::ReluSquared{});
+    case ordo::Activation::leaky_relu: return f(activations::LeakyRelu<T>{static_cast<T>(p.negative_slope)});
+    case ordo::Activation::elu: return f(activations::Elu<T>{static_cast<T>(p.alpha)});
+    case ordo::Activation::gelu: return f(activations::Gelu{});
+    case ordo::Activation::gelu_tanh: return f(activations::GeluTanh{});
+    case ordo::Activation::quick_gelu: return f(activations::QuickGelu{});
+    case ordo::Activation::silu: return f(activations::Silu{});
+    case ordo::Activation::softplus: return f(activations::Softplus<T>{static_cast<T>(p.beta)});
+    case ordo::Activation::sigmoid: return f(activations::Sigmoid{});
+    case ordo::Activation::tanh: return f(activations::Tanh{});
+    case ordo::Activation::mish: return f(activations::Mish{});
+    case ordo::Activation::hard_swish: return f(activations::HardSwish{});
+    case ordo::Activation::hard_sigmoid: return f(activations::HardSigmoid{});
+    case ordo::Activation::log_sigmoid: return f(activations::LogSigmoid{});
+    case ordo::Activation::none: break;
+  }
+  return f(activations::Identity{});
+}
+
+// ---- over arrays ----
+
+namespace detail {
+
+/// How many elements a thread takes at a time.
+inline constexpr Index activation_grain = 1 << 15;
+
+/// out[i] = f(x[i], u[i]), i < n. One copy of the body, tail included: the functions are long, and a second copy would double
+/// the time to compile them.
+template <class Arch, class T, class F>
+void for_each_vector(const T* x, const T* u, T* out, Index n, F f) {
+  using V = simd::Vec<T, Arch>;
+  constexpr Index w = simd::lanes<T, Arch>;
+  for (Index i = 0; i < n; i += w) {
+    const Index rest = n - i;
+    const bool full = rest >= w;
+    const V vx = full ? simd::load<Arch>(x + i) : simd::load_partial<Arch>(x + i, rest);
+    const V vu = full ? simd::load<Arch>(u + i) : simd::load_partial<Arch>(u + i, rest);
+    const V y = f(vx, vu);
+    if (full) {
+      simd::store(out + i, y);
+    } else {
+      simd::store_partial(out + i, y, rest);
+    }
+  }
+}
+
+/// Cuts [0, n) and calls f(functions, begin, end) for each piece.
+template <class T, class F>
+void for_each_piece(const ActivationParameters& p, Index n, F f) {
+  parallel_for(n, activation_grain, [&](Index begin, Index end) {
+    kernels::with_activation<T>(p, [&](auto functions) { f(functions, begin, end); });
+  });
+}
+
+}  // namespace detail
+
+/// y[i] = f(x[i]), i < n; y may be x.
+template <class T, class Arch = simd::DefaultArch>
+void activate(const ActivationParameters& p, const T* x, T* y, Index n) {
+  detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
+    detail::for_each_vector<Arch>(x + begin, x + begin, y + begin, end - begin, [&](auto v, auto) { return f.value(v); });
+  });
+}
+
+/// y[i] = u[i] f'(x[i]), i < n; y may be x or u.
+template <class T, class Arch = simd::DefaultArch>
+void activate_first(const ActivationParameters& p, const T* x, const T* u, T* y, Index n) {
+  detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
+    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin, [&](auto v, auto g) { return g * f.first(v); });
+  });
+}
+
+/// y[i] = u[i] f''(x[i]), i < n; y may be x or u.
+template <class T, class Arch = simd::DefaultArch>
+void activate_second(const ActivationParameters& p, const T* x, const T* u, T* y, Index n) {
+  detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
+    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin, [&](auto v, auto g) { return g * f.second(v); });
+  });
+}
+
+}  // namespace kernels
+
+}  // namespace ordo
