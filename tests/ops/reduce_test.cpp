@@ -104,9 +104,14 @@ TEST_CASE("max: ties, NaN, and empty axes") {
   const Gradients g = tape.backward(sum(max(x, 1)));
   CHECK(difference(g.of(x), [](Index i) { return i == 1 || i == 3 ? 1 : 0; }) == 0);  // the first of equal ones
   const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  const DynTensor<double, 2> lowest(DynExtents<2>(2, 2), -infinity);
+  CHECK(max(lowest, 1)(1) == -infinity);
+  CHECK(max(lowest, 0)(1) == -infinity);
   const DynTensor<double, 2> y(DynExtents<2>(3, 2), {1, nan, nan, 3, 2, 4});
   CHECK(std::isnan(max(y, 0)(0)));
   CHECK(std::isnan(max(y, 0)(1)));
+  CHECK(std::isnan(max(y, 1)(0)));
   CHECK(error_of<ShapeError>([] { max(DynTensor<float, 2>(3, 0), 1); }) == "max: axis 1 of shape [3, 0] is empty");
   CHECK(error_of<ShapeError>([] { sum(DynTensor<float, 2>(3, 2), 2); }) == "sum: axis 2 of a tensor of rank 2");
   CHECK(error_of<ShapeError>([] { mean(DynTensor<float, 2>(3, 2), -3); }) == "mean: axis -3 of a tensor of rank 2");

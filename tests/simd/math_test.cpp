@@ -169,8 +169,9 @@ TEMPLATE_TEST_CASE("a lane does not depend on its neighbours, and a number is a 
   std::vector<T> y(x.size());
   const auto check = [&](auto f) {
     simd::transform(x.data(), y.data(), static_cast<Index>(x.size()), f);
-    for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(std::bit_cast<simd::IntOf<T>>(y[i]) ==
-                                                       std::bit_cast<simd::IntOf<T>>(f(x[i])));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      REQUIRE(std::bit_cast<simd::IntOf<T>>(y[i]) == std::bit_cast<simd::IntOf<T>>(f(x[i])));
+    }
   };
   check(simd::exp);
   check(simd::exp2);

@@ -47,15 +47,16 @@ TEMPLATE_TEST_CASE("load_partial and store_partial touch n numbers", "[simd]", O
     CAPTURE(n);
     const auto from = exact_block<T>(n, T(1));
     const auto v = simd::load_partial<A>(from.get(), n);
-    for (Index i = 0; i < w; ++i) CHECK(v.get(static_cast<std::size_t>(i)) == (i < n ? T(1) + static_cast<T>(i) : T(0)));
+    const auto wanted = [&](Index i, T beyond) { return i < n ? T(1) + static_cast<T>(i) : beyond; };
+    for (Index i = 0; i < w; ++i) CHECK(v.get(static_cast<std::size_t>(i)) == wanted(i, T(0)));
 
     const auto exact = exact_block<T>(n, T(0));
     simd::store_partial(exact.get(), v, n);
-    for (Index i = 0; i < n; ++i) CHECK(exact[static_cast<std::size_t>(i)] == T(1) + static_cast<T>(i));
+    for (Index i = 0; i < n; ++i) CHECK(exact[static_cast<std::size_t>(i)] == wanted(i, T(0)));
 
     std::vector<T> wide(static_cast<std::size_t>(w) + 1, T(-7));
     simd::store_partial(wide.data(), v, n);
-    for (Index i = 0; i <= w; ++i) CHECK(wide[static_cast<std::size_t>(i)] == (i < n ? T(1) + static_cast<T>(i) : T(-7)));
+    for (Index i = 0; i <= w; ++i) CHECK(wide[static_cast<std::size_t>(i)] == wanted(i, T(-7)));
   }
 }
 

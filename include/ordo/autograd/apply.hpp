@@ -278,9 +278,9 @@ template <class Op>
 inline constexpr std::size_t outputs_of<Op> = Op::outputs;
 
 template <Mode M, std::size_t R, class T>
-Value<M, T, R> wrap(Var<T> v) {
+Value<M, T, R> wrap(std::conditional_t<M == Mode::plain, AnyTensor<T>, Var<T>> v) {
   if constexpr (M == Mode::plain) {
-    return to_tensor<R>(v.value);
+    return to_tensor<R>(v);
   } else if constexpr (M == Mode::recorded) {
     return Tracked<DynTensor<T, R>>(std::move(v));
   } else {
@@ -331,12 +331,19 @@ auto apply_in(const Recorder<M>& r, const Op& op, const A&... a)
                 "the arguments of an op must have one scalar type: all float or all double");
   static_assert(sizeof...(R) == detail::outputs_of<Op>, "apply: one rank for each output of the op");
   const std::array<Var<T>, sizeof...(A)> in{detail::lift<T>(r.tape, a)...};
-  auto out = detail::call<Op, T, sizeof...(A), sizeof...(R)>(op, in, r.tape);
+  // A program that only infers compiles no backward functions.
+  auto out = [&] {
+    if constexpr (M == Mode::plain) {
+      return detail::run_forward<Op, T, sizeof...(A), sizeof...(R)>(op, nullptr, in);
+    } else {
+      return detail::call<Op, T, sizeof...(A), sizeof...(R)>(op, in, r.tape);
+    }
+  }();
   if constexpr (sizeof...(R) == 1) {
-    return detail::wrap<M, R...>(std::move(out[0]));
+    return detail::wrap<M, R..., T>(std::move(out[0]));
   } else {
     return [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return std::tuple<Value<M, T, R>...>(detail::wrap<M, R>(std::move(out[I]))...);
+      return std::tuple<Value<M, T, R>...>(detail::wrap<M, R, T>(std::move(out[I]))...);
     }(std::make_index_sequence<sizeof...(R)>{});
   }
 }

@@ -92,8 +92,12 @@ DynTensor<T, R> to_tensor(const AnyTensor<T>& a) {
   if (a.rank() != R) {
     fail<ShapeError>("tensor: a result of shape " + to_string(a.shape()) + " where rank " + std::to_string(R) + " is declared");
   }
-  const AnyTensor<T> owned = a.owns() ? a : a.copy();
-  return DynTensor<T, R>::share(owned.shape().template extents<R>(), owned.storage());
+  if constexpr (R == 0) {  // a scalar lives inline
+    return DynTensor<T, 0>(DynExtents<0>(), {*a.data()});
+  } else {
+    const AnyTensor<T> owned = a.owns() ? a : a.copy();
+    return DynTensor<T, R>::share(owned.shape().template extents<R>(), owned.storage());
+  }
 }
 
 }  // namespace ordo

@@ -3,7 +3,7 @@
 /// Denormal numbers make a decaying state fifty times slower once a stream goes silent; flush them while streaming.
 
 #if defined(__SSE2__) || defined(_M_X64)
-#include <immintrin.h>
+#include <xmmintrin.h>
 #endif
 #include <cstdint>
 

@@ -124,14 +124,14 @@ class Json {
 
   /// The elements of an array, the members of an object in the order of insertion; empty for every other kind.
   const std::vector<Json>& items() const noexcept {
-    static const std::vector<Json> none;
+    static const std::vector<Json> nothing;
     const auto* array = std::get_if<std::vector<Json>>(&value_);
-    return array != nullptr ? *array : none;
+    return array != nullptr ? *array : nothing;
   }
   const std::vector<Member>& members() const noexcept {
-    static const std::vector<Member> none;
+    static const std::vector<Member> nothing;
     const auto* object = std::get_if<Object>(&value_);
-    return object != nullptr ? object->members : none;
+    return object != nullptr ? object->members : nothing;
   }
   std::size_t size() const noexcept { return items().size() + members().size(); }
 

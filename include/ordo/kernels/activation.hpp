@@ -87,6 +87,16 @@ template <class V>
 V held(const V& x, typename V::value_type limit) {
   return simd::select(x > V(limit), V(limit), simd::select(x < V(-limit), V(-limit), x));
 }
+
+/// What second derivatives are made of, not inlined: they are rare, and would be most of what this file costs to compile.
+template <class V>
+[[gnu::noinline]] V sigmoid_slope(V x) {
+  return simd::sigmoid_grad(x);
+}
+template <class V>
+[[gnu::noinline]] V tanh_of(V x) {
+  return simd::tanh(x);
+}
 }  // namespace detail
 
 struct Identity {
@@ -166,7 +176,7 @@ struct GeluTanh {
     const V x = detail::held(at, T(32)), square = x * x;
     const V u = x * simd::fma(square, V(T(c * k)), V(T(c))), slope = simd::fma(square, V(T(3 * c * k)), V(T(c)));
     const V bend = simd::fma(x * x, V(T(6 * c * k)), slope + slope);
-    return simd::sigmoid_grad(u) * simd::fnma(x * slope * slope, simd::tanh(V(T(0.5)) * u), bend);
+    return detail::sigmoid_slope(u) * simd::fnma(x * slope * slope, detail::tanh_of(V(T(0.5)) * u), bend);
   }
 };
 
@@ -180,7 +190,7 @@ struct QuickGelu {
   V second(const V& x) const {
     using T = typename V::value_type;
     const V u = V(T(1.702)) * x;
-    return V(T(1.702)) * simd::sigmoid_grad(u) * simd::fnma(u, simd::tanh(V(T(0.5)) * u), V(2));
+    return V(T(1.702)) * detail::sigmoid_slope(u) * simd::fnma(u, detail::tanh_of(V(T(0.5)) * u), V(2));
   }
 };
 
@@ -192,7 +202,7 @@ struct Silu {
   template <class V>
   V second(const V& x) const {
     using T = typename V::value_type;
-    return simd::sigmoid_grad(x) * simd::fnma(x, simd::tanh(V(T(0.5)) * x), V(2));
+    return detail::sigmoid_slope(x) * simd::fnma(x, detail::tanh_of(V(T(0.5)) * x), V(2));
   }
 };
 
@@ -205,7 +215,7 @@ struct Softplus {
   template <class V>
   V first(const V& x) const { return simd::sigmoid(V(beta) * x); }
   template <class V>
-  V second(const V& x) const { return V(beta) * simd::sigmoid_grad(V(beta) * x); }
+  V second(const V& x) const { return V(beta) * detail::sigmoid_slope(V(beta) * x); }
 };
 
 struct Sigmoid {
@@ -216,7 +226,7 @@ struct Sigmoid {
   template <class V>
   V second(const V& x) const {
     using T = typename V::value_type;
-    return -simd::sigmoid_grad(x) * simd::tanh(V(T(0.5)) * x);
+    return -detail::sigmoid_slope(x) * detail::tanh_of(V(T(0.5)) * x);
   }
 };
 
@@ -226,7 +236,7 @@ struct Tanh {
   template <class V>
   V first(const V& x) const { return simd::tanh_grad(x); }
   template <class V>
-  V second(const V& x) const { return V(-2) * simd::tanh_grad(x) * simd::tanh(x); }
+  V second(const V& x) const { return V(-2) * simd::tanh_grad(x) * detail::tanh_of(x); }
 };
 
 /// x t, t = tanh(log(1 + exp(x))): f'' = 2 t' + x t'', t' = (1 - t^2) sigma(x), t'' = t' (sigma(-x) - 2 t sigma(x)).
@@ -275,7 +285,7 @@ struct LogSigmoid {
   template <class V>
   V first(const V& x) const { return simd::log_sigmoid_grad(x); }
   template <class V>
-  V second(const V& x) const { return -simd::sigmoid_grad(x); }
+  V second(const V& x) const { return -detail::sigmoid_slope(x); }
 };
 
 }  // namespace activations

@@ -107,9 +107,6 @@ class BackwardPart {
                            in_.group(), first,   std::min(plan_.count, in_.queries - first)};
       const Index rows = block.rows(), padded = round_up(rows, wide);
       const Range seen = block.keys(mask_, 0, rows, all);
-      const Range next = intersect(seen, {seen.begin, seen.begin + plan_.tile});
-      prefetch_rows(in_.k, batch, kv_head, next, in_.key_dim);
-      prefetch_rows(in_.v, batch, kv_head, next, in_.value_dim);
       begin(block, padded);
       // Every key of the part belongs to one tile of every block, so that what was written first is what is added to.
       for (Index j = all.begin; j < all.end; j += plan_.tile) {
@@ -136,9 +133,6 @@ class BackwardPart {
     std::fill_n(log_sum_, padded, T(0));
     std::fill_n(delta_, padded, T(0));
     block.runs(0, rows, [&](Index r, Index h, Range i) {
-      const Range near = intersect(i, {i.begin, i.begin + wide});
-      prefetch_rows(grad_.d_o, block.batch, h, near, in_.value_dim);
-      prefetch_rows(grad_.o, block.batch, h, near, in_.value_dim);
       const Index at = (block.batch * in_.heads + h) * in_.queries;
       for (Index n = 0; n < i.size(); ++n) {
         const T* const row = grad_.statistics + 2 * (at + i.begin + n);

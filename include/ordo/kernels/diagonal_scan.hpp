@@ -52,6 +52,26 @@ inline constexpr Index scan_prefetch = 16;
 inline constexpr Index scan_rows = 4;
 static_assert(scan_interval % scan_rows == 0);
 
+/// Calls f(sequence, first row, end, LaneBlock, scratch of this thread's piece of work) for all blocks of all sequences.
+template <class T, class Arch, int K, class F>
+void for_scan_blocks(const ScanShape& shape, F&& f) {
+  const Sequences& sequences = shape.sequences;
+  const ChannelPieces pieces(shape.channels, shape.groups, K * simd::lanes<T, Arch>);
+  const Index piece_count = pieces.per_group * shape.groups, all = sequences.count * piece_count;
+  if (all == 0) return;
+  // At least some 10 us of work in what a thread takes.
+  const Index updates = std::max<Index>(1, sequences.rows() * shape.states * pieces.width / sequences.count);
+  parallel_for(all, std::max<Index>(1, 65536 / updates), [&](Index first, Index last) {
+    std::optional<Scratch<T>> scratch;
+    for (Index i = first; i < last; ++i) {
+      const Index s = i / piece_count, piece = i % piece_count;
+      for_lane_blocks<T, Arch, K>(pieces.group(piece), pieces.first(piece), pieces.last(piece), [&](const auto& block) {
+        f(s, sequences.begin(s), sequences.end(s), block, scratch);
+      });
+    }
+  });
+}
+
 /// One block through the rows [begin, end) of a sequence. `work` (room for states * width numbers, and for what the policy
 /// wants) may be null: then the block, which must not be partial, works in place on `state_out`.
 template <class T, class Policy, class Block>
@@ -112,35 +132,19 @@ void scan_block(const Policy& policy, const Block& block, const ScanShape& shape
 /// (null: not wanted) has scan_checkpoint_size() numbers. A pass over one row touches no scratch unless a block is partial.
 template <class T, class Arch, class Policy>
 void scan_forward(const Policy& policy, const ScanShape& shape, const T* state_in, T* state_out, T* checkpoints) {
-  constexpr int K = Policy::vectors;
-  constexpr Index width = K * simd::lanes<T, Arch>;
-  const Sequences& sequences = shape.sequences;
-  const detail::ChannelPieces pieces(shape.channels, shape.groups, width);
-  const Index piece_count = pieces.per_group * shape.groups, all = sequences.count * piece_count;
-  if (all == 0) return;
-  // About 10 us of work at least for each piece that a thread takes.
-  const Index updates = std::max<Index>(1, sequences.rows() * shape.states * width / sequences.count);
-  const Index grain = std::max<Index>(1, 65536 / updates);
-  parallel_for(all, grain, [&](Index first, Index last) {
-    std::optional<Scratch<T>> scratch;
-    for (Index i = first; i < last; ++i) {
-      const Index s = i / piece_count, piece = i % piece_count;
-      const Index begin = sequences.begin(s), end = sequences.end(s);
-      detail::for_lane_blocks<T, Arch, K>(
-          pieces.group(piece), pieces.first(piece), pieces.last(piece),
-          [&](const auto& block) {
-            const Index at = s * shape.state_size();
-            T* work = nullptr;
-            if (block.partial || end - begin > 3 || !state_out) {
-              if (!scratch) scratch.emplace(shape.states * width + policy.work_size(width));
-              work = scratch->data();
-            }
-            T* kept = checkpoints ? checkpoints + (begin / scan_interval + s) * shape.state_size() : nullptr;
-            detail::scan_block<T>(policy, block, shape, begin, end, state_in ? state_in + at : nullptr,
-                                  state_out ? state_out + at : nullptr, kept, shape.channels, work);
-          });
-    }
-  });
+  constexpr Index width = Policy::vectors * simd::lanes<T, Arch>;
+  detail::for_scan_blocks<T, Arch, Policy::vectors>(
+      shape, [&](Index s, Index begin, Index end, const auto& block, std::optional<Scratch<T>>& scratch) {
+        const Index at = s * shape.state_size();
+        T* work = nullptr;
+        if (block.partial || end - begin > 3 || !state_out || checkpoints) {
+          if (!scratch) scratch.emplace(shape.states * width + policy.work_size(width));
+          work = scratch->data();
+        }
+        T* kept = checkpoints ? checkpoints + (begin / scan_interval + s) * shape.state_size() : nullptr;
+        detail::scan_block<T>(policy, block, shape, begin, end, state_in ? state_in + at : nullptr,
+                              state_out ? state_out + at : nullptr, kept, shape.channels, work);
+      });
 }
 
 namespace detail {
@@ -175,10 +179,13 @@ struct ChunkRows {
 
 /// N states of a chunk of rows, there and back: all that is kept for it fits in the L1 cache.
 template <int N, class T, class Lanes, class Back, class Chunk, int... J>
-void scan_states_backward(const Lanes& lanes, const Back& back, Chunk* rows, Index count, Index first, const T* start,
+void scan_states_backward(const Lanes& all_lanes, const Back& all_back, Chunk* rows, Index count, Index first, const T* start,
                           Index start_stride, T* adjoint, std::integer_sequence<int, J...>) {
   using Block = typename Lanes::Block;
   using P = typename Block::P;
+  // Copies, because vectors are stored all the time, and what is behind a reference would be read again after each store.
+  const Lanes lanes = all_lanes;
+  const Back back = all_back;
   P decays[scan_interval][N], states[scan_interval + 1][N];
   {
     P h[N] = {lanes.block.load(start + (first + J) * start_stride)...};
@@ -314,6 +321,99 @@ void scan_backward(const Policy& policy, const ScanShape& shape, const T* state_
       task.finish();
     }
   });
+}
+
+/// The inputs of the scan h_t = a_t h_{t-1} + b_t, y_t = h_t. T may be std::complex: gradients are then those of the real and
+/// the imaginary parts, as real numbers of their own.
+template <class T>
+struct DiagonalScan {
+  ScanShape shape;  ///< states and groups stay 1
+  Rows<const T> a, b;
+  const T* state_in = nullptr;  ///< [sequences, channels]; null: zeros
+};
+
+/// Where gradients go; all are written, not added to, and null ones are left out.
+template <class T>
+struct DiagonalScanGradients {
+  Rows<T> a, b;
+  T* state_in = nullptr;
+};
+
+namespace detail {
+
+template <class T, class Arch>
+struct DiagonalPolicy {
+  static constexpr int vectors = 4;
+  const DiagonalScan<T>& in;
+  Rows<T> y;
+
+  Index work_size(Index) const noexcept { return 0; }
+
+  template <class LaneBlockType>
+  struct Lanes {
+    using Block = LaneBlockType;
+    using P = typename Block::P;
+    struct Token {
+      P a, b;
+    };
+    struct Sums {
+      P h;
+    };
+    void prefetch(Index row) const noexcept {
+      block.prefetch(policy.in.a[row]);
+      block.prefetch(policy.in.b[row]);
+    }
+    Token load(Index row) const noexcept { return {block.load(policy.in.a[row]), block.load(policy.in.b[row])}; }
+    Sums start() const noexcept { return {}; }
+    [[gnu::always_inline]] P advance(const Token& token, Sums& sums, Index, const P& old_h, P& decay) const noexcept {
+      decay = token.a;
+      return sums.h = fma(token.a, old_h, token.b);
+    }
+    void finish(Index row, const Token&, const Sums& sums) const noexcept { block.store(policy.y[row], sums.h); }
+
+    const DiagonalPolicy& policy;
+    Block block;
+  };
+
+  template <class Block>
+  Lanes<Block> lanes(const Block& block, T*) const noexcept {
+    return {*this, block};
+  }
+};
+
+}  // namespace detail
+
+/// Writes y and, unless null, the final state (may be state_in itself).
+template <class T, class Arch = simd::DefaultArch>
+void diagonal_scan_forward(const DiagonalScan<T>& in, Rows<T> y, T* state_out) {
+  const detail::DiagonalPolicy<T, Arch> policy{in, y};
+  scan_forward<T, Arch>(policy, in.shape, in.state_in, state_out, static_cast<T*>(nullptr));
+}
+
+/// Gradients given y, dL/dy and dL/d(final state) (null: zeros): the same scan from the end, s_t = conj(a_{t+1}) s_{t+1} + dy_t.
+template <class T, class Arch = simd::DefaultArch>
+void diagonal_scan_backward(const DiagonalScan<T>& in, Rows<const T> y, Rows<const T> dy, const T* dstate_out,
+                            const DiagonalScanGradients<T>& out) {
+  detail::for_scan_blocks<T, Arch, detail::DiagonalPolicy<T, Arch>::vectors>(
+      in.shape, [&](Index sequence, Index begin, Index end, const auto& block, auto&) {
+        const Index at = sequence * in.shape.channels;
+        auto s = block.load_or(dstate_out ? dstate_out + at : nullptr, T(0));
+        for (Index row = end; row-- > begin;) {
+          if (row - begin >= detail::scan_prefetch) {
+            block.prefetch(dy[row - detail::scan_prefetch]);
+            block.prefetch(in.a[row - detail::scan_prefetch]);
+            block.prefetch(y[row - detail::scan_prefetch]);
+          }
+          s = s + block.load(dy[row]);
+          if (out.b) block.store(out.b[row], s);
+          if (out.a) {
+            const auto h = row > begin ? block.load(y[row - 1]) : block.load_or(in.state_in ? in.state_in + at : nullptr, T(0));
+            block.store(out.a[row], s * conj(h));
+          }
+          s = s * conj(block.load(in.a[row]));
+        }
+        if (out.state_in) block.store(out.state_in + at, s);
+      });
 }
 
 }  // namespace ordo::kernels

@@ -71,6 +71,16 @@ template <class F, class T, class Arch, int K, class... P>
   return Pack<T, Arch, K>([&](auto k) { return f(a.v[k], more.v[k]...); }, Pack<T, Arch, K>::all);
 }
 
+/// The complex conjugate; a real number is its own.
+template <class T, class Arch, int K>
+[[gnu::always_inline]] inline Pack<T, Arch, K> conj(const Pack<T, Arch, K>& x) noexcept {
+  if constexpr (std::is_floating_point_v<T>) {
+    return x;
+  } else {
+    return map([](const auto& v) { return xsimd::conj(v); }, x);
+  }
+}
+
 /// K vectors of neighbouring channels; if IsPartial, K = 1 and only the first `count` lanes are there (the others read as 0).
 template <class T, class Arch, int K, bool IsPartial>
 struct LaneBlock {

@@ -83,13 +83,32 @@ void sum(const T* x, T* y, Index outer, Index n, Index inner) {
   sum<T, Arch>(partial.data(), y, outer, blocks, inner);
 }
 
+namespace detail {
+/// Where the largest of n numbers stands first; NaN is the largest.
+template <class T, class Arch>
+Index first_max(const T* x, Index n) {
+  using V = simd::Vec<T, Arch>;
+  const bool any_nan = add_up<T, Arch>(n, [x](Index i, Index count) {
+                         const V v = load_some<Arch>(x + i, count);
+                         return simd::select(v == v, V(T(0)), V(T(1)));
+                       }) != T(0);
+  if (any_nan) return std::find_if(x, x + n, [](T v) { return v != v; }) - x;
+  return std::find(x, x + n, row_max<T, Arch>(x, n)) - x;
+}
+}  // namespace detail
+
 /// y[o, j] = max_i x[o, i, j], and the first i where it stands. n >= 1. A NaN counts as the largest.
-template <class T>
+template <class T, class Arch = simd::DefaultArch>
 void max(const T* x, T* y, Index* place, Index outer, Index n, Index inner) {
   for (Index o = 0; o < outer; ++o) {
     const T* const from = x + o * n * inner;
     T* const best = y + o * inner;
     Index* const at = place + o * inner;
+    if (inner == 1) {
+      *at = detail::first_max<T, Arch>(from, n);
+      *best = from[*at];
+      continue;
+    }
     std::copy_n(from, inner, best);
     std::fill_n(at, inner, Index{0});
     for (Index i = 1; i < n; ++i) {

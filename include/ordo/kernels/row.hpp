@@ -3,6 +3,7 @@
 /// Pieces of loops along a row of n numbers: whole vectors, then one with the rest.
 
 #include <algorithm>
+#include <limits>
 
 #include "ordo/core/extents.hpp"
 #include "ordo/simd/simd.hpp"
@@ -46,5 +47,24 @@ template <class Arch, class T>
 
 /// How many rows make a piece of work.
 inline Index row_grain(Index n) noexcept { return std::max<Index>(1, 8192 / std::max<Index>(n, 1)); }
+
+/// The largest element, -inf of an empty row. NaN may or may not be lost.
+template <class T, class Arch>
+T row_max(const T* x, Index n) {
+  using V = simd::Vec<T, Arch>;
+  constexpr Index w = simd::lanes<T, Arch>;
+  constexpr T lowest = -std::numeric_limits<T>::infinity();
+  V m0(lowest), m1(lowest);
+  Index i = 0;
+  for (; i + 2 * w <= n; i += 2 * w) {
+    m0 = simd::max(m0, simd::load<Arch>(x + i));
+    m1 = simd::max(m1, simd::load<Arch>(x + i + w));
+  }
+  for (; i < n; i += w) {
+    const Index c = std::min(w, n - i);
+    m0 = simd::max(m0, keep_some<Arch>(load_some<Arch>(x + i, c), c, lowest));
+  }
+  return simd::hmax(simd::max(m0, m1));
+}
 
 }  // namespace ordo::kernels::detail

@@ -122,9 +122,8 @@ struct SelectivePolicy {
 
     void finish(Index row, const Token& token, const Sums& sums) const noexcept {
       if (!out) return;
-      P y = ungated(token, sums);
-      if (in.gate) y = y * map(simd::silu, block.load(in.gate[row]));
-      block.store(out[row], y);
+      const P ungated_y = ungated(token, sums);
+      block.store(out[row], in.gate ? ungated_y * map(simd::silu, block.load(in.gate[row])) : ungated_y);
     }
 
     const SelectiveScan<T>& in;
@@ -149,18 +148,6 @@ struct SelectivePolicy {
   T* row_sums = nullptr;      ///< [2][piece][row][state]: dL/db and dL/dc of each piece of channels
 };
 
-/// sums[i] = the sum of the lanes of rows[i], for `count` rounded up to whole vectors.
-template <class T, class Arch>
-void sum_lanes(const T* rows, Index count, T* sums) noexcept {
-  using V = simd::Vec<T, Arch>;
-  constexpr Index w = simd::lanes<T, Arch>;
-  for (Index i = 0; i < count; i += w) {
-    V group[static_cast<std::size_t>(w)];
-    for (Index j = 0; j < w; ++j) group[j] = V::load_aligned(rows + (i + j) * w);
-    simd::store(sums + i, V(xsimd::haddp(group)));
-  }
-}
-
 /// One task of the backward pass: it sums over its channels for each row (b, c), and over its rows for each channel (a, ...).
 template <class T, class Arch>
 struct SelectiveTask {
@@ -175,10 +162,9 @@ struct SelectiveTask {
         first(first_channel),
         channels(last_channel - first_channel),
         padded((channels + Policy::vectors * lane_count - 1) / (Policy::vectors * lane_count) * Policy::vectors * lane_count),
-        sums(of.channel_sums + run * (states + 2) * of.in.shape.channels),
+        totals(of.channel_sums + run * (states + 2) * of.in.shape.channels),
         per_channel((states + 2) * padded),
-        per_row(2 * scan_interval * states * lane_count + lane_count * lane_count),
-        row_total(scan_interval * states + lane_count) {
+        per_row(2 * scan_interval * states * lane_count) {
     std::fill_n(per_channel.data(), (states + 2) * padded, T(0));
   }
 
@@ -203,6 +189,7 @@ struct SelectiveTask {
         : task(owner),
           forward(forward_lanes),
           block(forward_lanes.block),
+          a(forward_lanes.a),
           da(owner.per_channel.data() + (block.channel - owner.first) * (owner.states + 2)),
           db(owner.per_row.data()),
           dc(owner.per_row.data() + scan_interval * owner.states * lane_count) {}
@@ -223,15 +210,15 @@ struct SelectiveTask {
 
     [[gnu::always_inline]] P walk(const Token& token, const Row& row, RowSums& sums, Index i, Index n, State& state,
                                   const P& old_s, const P& decay, const P& old_h, const P& new_h) const noexcept {
-      T* const db_n = db + (i * task.states + n) * lane_count;
-      T* const dc_n = dc + (i * task.states + n) * lane_count;
+      T* const db_n = db + (n * scan_interval + i) * lane_count;
+      T* const dc_n = dc + (n * scan_interval + i) * lane_count;
       const P s = fma(row.g, V(token.c[n]), old_s);
       simd::store(dc_n, (row.g * new_h).sum() + simd::load<Arch>(dc_n));
       simd::store(db_n, (s * token.du).sum() + simd::load<Arch>(db_n));
       sums.from_input = fma(s, V(token.b[n]), sums.from_input);
       const P next = s * decay, q = next * old_h;
       state.da = fma(q, token.d, state.da);
-      sums.from_decay = fma(q, P::load(forward.a + n * forward.a_stride), sums.from_decay);
+      sums.from_decay = fma(q, P::load(a + n * block.width), sums.from_decay);
       return next;
     }
 
@@ -255,6 +242,7 @@ struct SelectiveTask {
     SelectiveTask& task;
     const Forward& forward;
     Block block;
+    const T* a;  ///< [states][width]
     T *da, *db, *dc;
   };
 
@@ -271,24 +259,26 @@ struct SelectiveTask {
                                        Policy::piece_width(policy.in.shape)).per_group * policy.in.shape.groups;
     for (Index which = 0; which < 2; ++which) {
       if (which == 0 ? !policy.gradients->b : !policy.gradients->c) continue;
-      sum_lanes<T, Arch>(per_row.data() + which * scan_interval * states * lane_count, rows * states, row_total.data());
-      std::copy_n(row_total.data(), rows * states,
-                  policy.row_sums + ((which * pieces + piece) * all_rows + row) * states);
+      const T* const lanes_of = per_row.data() + which * scan_interval * states * lane_count;
+      T* const to = policy.row_sums + ((which * pieces + piece) * all_rows + row) * states;
+      for (Index n = 0; n < states; ++n) {
+        const T* const of_state = lanes_of + n * scan_interval * lane_count;
+        for (Index i = 0; i < rows; ++i) to[i * states + n] = simd::hsum(V::load_aligned(of_state + i * lane_count));
+      }
     }
   }
 
   void finish() noexcept {
     for_lane_blocks<T, Arch, Policy::vectors>(0, first, first + channels, [&](const auto& block) {
-      block.scatter(per_channel.data() + (block.channel - first) * (states + 2), states + 2, sums, policy.in.shape.channels);
+      block.scatter(per_channel.data() + (block.channel - first) * (states + 2), states + 2, totals, policy.in.shape.channels);
     });
   }
 
   Policy policy;
   Index states, piece, first, channels, padded;
-  T* sums;
+  T* totals;                ///< of this run, [states + 2][all channels]
   Scratch<T> per_channel;  ///< blocks of [states + 2][width]
-  Scratch<T> per_row;      ///< [b, c][row of the chunk][state][lane]
-  Scratch<T> row_total;
+  Scratch<T> per_row;      ///< [b, c][state][row of the chunk][lane]
 };
 
 template <class T, class Arch>

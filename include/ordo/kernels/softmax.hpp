@@ -17,26 +17,8 @@ namespace ordo::kernels {
 
 namespace detail {
 
-/// The largest element, -inf of an empty row. NaN may be lost here; it comes back with the sum of exponentials.
-template <class T, class Arch>
-T row_max(const T* x, Index n) {
-  using V = simd::Vec<T, Arch>;
-  constexpr Index w = simd::lanes<T, Arch>;
-  constexpr T lowest = -std::numeric_limits<T>::infinity();
-  V m0(lowest), m1(lowest);
-  Index i = 0;
-  for (; i + 2 * w <= n; i += 2 * w) {
-    m0 = simd::max(m0, simd::load<Arch>(x + i));
-    m1 = simd::max(m1, simd::load<Arch>(x + i + w));
-  }
-  for (; i < n; i += w) {
-    const Index c = std::min(w, n - i);
-    m0 = simd::max(m0, keep_some<Arch>(load_some<Arch>(x + i, c), c, lowest));
-  }
-  return simd::hmax(simd::max(m0, m1));
-}
-
-/// What a row is subtracted from before exp: its largest element, or 0 if all are -inf, so that all exponentials are 0.
+/// What is subtracted from a row before exp: its largest element, or 0 if all are -inf, so that all exponentials are 0. A NaN
+/// that the maximum has lost comes back with the sum of exponentials.
 template <class T>
 T finite_shift(T largest) noexcept {
   return largest == -std::numeric_limits<T>::infinity() ? T(0) : largest;

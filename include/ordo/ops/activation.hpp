@@ -11,41 +11,31 @@
 
 namespace ordo {
 
-/// u f''(x); linear in u. The third derivative is not there.
-struct ActivationSecondOp {
-  static constexpr const char* name = "activation";
-  static constexpr unsigned keeps_inputs = 1, keeps_outputs = 0;
-  ActivationParameters f;
-
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& x, const AnyTensor<T>& u) const {
-    AnyTensor<T> y(x.shape());
-    kernels::activate_second(f, x.data(), u.data(), y.data(), x.size());
-    return y;
-  }
-  template <class T>
-  void backward(Pullback<T>& p) const {
-    if (p.needs(0)) fail<UsageError>("activation " + to_string(f.kind) + ": the third derivative is not implemented");
-    p.add(1, apply<dynamic_rank>(*this, p.input(0), p.grad(0)));
-  }
-};
-
-/// u f'(x).
-struct ActivationFirstOp {
+/// u f'(x), or u f''(x). A third derivative is not there.
+struct ActivationGradientOp {
   static constexpr const char* name = "activation";
   static constexpr unsigned keeps_inputs = 3, keeps_outputs = 0;
   ActivationParameters f;
+  int order = 1;
 
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& x, const AnyTensor<T>& u) const {
     AnyTensor<T> y(x.shape());
-    kernels::activate_first(f, x.data(), u.data(), y.data(), x.size());
+    if (order == 1) {
+      kernels::activate_first(f, x.data(), u.data(), y.data(), x.size());
+    } else {
+      kernels::activate_second(f, x.data(), u.data(), y.data(), x.size());
+    }
     return y;
   }
   template <class T>
   void backward(Pullback<T>& p) const {
-    if (p.needs(0)) p.add(0, apply<dynamic_rank>(ActivationSecondOp{f}, p.input(0), mul(p.input(1), p.grad(0))));
-    if (p.needs(1)) p.add(1, apply<dynamic_rank>(*this, p.input(0), p.grad(0)));
+    const Var<T> x = p.input(0), g = p.grad(0);
+    if (p.needs(0)) {
+      if (order == 2) fail<UsageError>({"activation ", to_string(f.kind), ": the third derivative is not implemented"});
+      p.add(0, apply<dynamic_rank>(ActivationGradientOp{f, 2}, x, mul(p.input(1), g)));
+    }
+    if (p.needs(1)) p.add(1, apply<dynamic_rank>(*this, x, g));
   }
 };
 
@@ -64,7 +54,7 @@ struct ActivationOp {
   }
   template <class T>
   void backward(Pullback<T>& p) const {
-    p.add(0, f.kind == Activation::none ? p.grad(0) : apply<dynamic_rank>(ActivationFirstOp{f}, p.input(0), p.grad(0)));
+    p.add(0, f.kind == Activation::none ? p.grad(0) : apply<dynamic_rank>(ActivationGradientOp{f}, p.input(0), p.grad(0)));
   }
 };
 

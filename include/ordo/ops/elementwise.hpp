@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <array>
-#include <string>
 
 #include "ordo/autograd/apply.hpp"
+#include "ordo/core/message.hpp"
 #include "ordo/core/parallel.hpp"
 #include "ordo/kernels/reduce.hpp"
 #include "ordo/simd/math.hpp"
@@ -31,7 +31,7 @@ inline Shape broadcast_shape(const char* op, const Shape& a, const Shape& b) {
     if (e == 1) {
       e = low[axis];
     } else if (low[axis] != 1 && low[axis] != e) {
-      fail<ShapeError>(std::string(op) + ": shapes " + to_string(a) + " and " + to_string(b) + " do not broadcast");
+      fail<ShapeError>({op, ": shapes ", a, " and ", b, " do not broadcast"});
     }
   }
   return y;
@@ -71,16 +71,22 @@ struct BroadcastPlan {
     if (shape.rank() == 0) shape.push_back(1);
   }
 
-  /// Calls row(a_offset, b_offset, y_offset) for each run along the last axis.
+  Index rows() const noexcept { return shape.size(0, shape.rank() - 1); }
+
+  /// Calls row(a_offset, b_offset, y_offset) for the runs [first, last) along the last axis.
   template <class Row>
-  void for_each_row(Row&& row) const {
-    const Index length = shape.back();
+  void for_each_row(Index first, Index last, Row&& row) const {
     const std::size_t outer = shape.rank() - 1;
-    const Index rows = length == 0 ? 0 : shape.size(0, outer);
     std::array<Index, max_rank> at{};
-    Index ia = 0, ib = 0;
-    for (Index r = 0; r < rows; ++r) {
-      row(ia, ib, r * length);
+    Index ia = 0, ib = 0, rest = first;
+    for (std::size_t axis = outer; axis-- > 0;) {
+      at[axis] = rest % shape[axis];
+      rest /= shape[axis];
+      ia += at[axis] * a[axis];
+      ib += at[axis] * b[axis];
+    }
+    for (Index r = first; r < last; ++r) {
+      row(ia, ib, r * shape.back());
       for (std::size_t axis = outer; axis-- > 0;) {
         ia += a[axis];
         ib += b[axis];
@@ -135,8 +141,10 @@ AnyTensor<T> map_broadcast(const char* op, const AnyTensor<T>& a, const AnyTenso
       map_row(a.data() + begin * a_step, a_step, b.data() + begin * b_step, b_step, y.data() + begin, end - begin, f);
     });
   } else {
-    plan.for_each_row([&](Index ia, Index ib, Index iy) {
-      map_row(a.data() + ia, a_step, b.data() + ib, b_step, y.data() + iy, n, f);
+    parallel_for(plan.rows(), std::max<Index>(1, elementwise_grain / std::max<Index>(1, n)), [&](Index begin, Index end) {
+      plan.for_each_row(begin, end, [&](Index ia, Index ib, Index iy) {
+        map_row(a.data() + ia, a_step, b.data() + ib, b_step, y.data() + iy, n, f);
+      });
     });
   }
   return y;
@@ -193,13 +201,13 @@ struct BroadcastToOp {
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& x) const {
     if (x.rank() > shape.rank() || !(detail::broadcast_shape(name, x.shape(), shape) == shape)) {
-      fail<ShapeError>("broadcast_to: " + to_string(x.shape()) + " does not broadcast to " + to_string(shape));
+      fail<ShapeError>({"broadcast_to: ", x.shape(), " does not broadcast to ", shape});
     }
     AnyTensor<T> y(shape);
     const detail::BroadcastPlan plan(shape, x.shape(), x.shape());
     const Index n = plan.shape.back();
     const bool repeats = plan.a[plan.shape.rank() - 1] == 0;
-    plan.for_each_row([&](Index ix, Index, Index iy) {
+    plan.for_each_row(0, plan.rows(), [&](Index ix, Index, Index iy) {
       if (repeats) {
         std::fill_n(y.data() + iy, n, x.data()[ix]);
       } else {
@@ -279,28 +287,28 @@ struct AddOp {
   }
 };
 
+/// a * b or a / b.
 struct MulOp {
   static constexpr const char* name = "mul";
   static constexpr unsigned keeps_inputs = 3, keeps_outputs = 0;
+  bool divide = false;
+
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& a, const AnyTensor<T>& b) const {
     using V = simd::Vec<T>;
+    if (divide) return detail::map_broadcast("div", a, b, [](const V& x, const V& y) { return x / y; });
     return detail::map_broadcast(name, a, b, [](const V& x, const V& y) { return x * y; });
   }
   template <class T>
-  void backward(Pullback<T>& p) const;
-};
-
-struct DivOp {
-  static constexpr const char* name = "div";
-  static constexpr unsigned keeps_inputs = 3, keeps_outputs = 0;
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& a, const AnyTensor<T>& b) const {
-    using V = simd::Vec<T>;
-    return detail::map_broadcast(name, a, b, [](const V& x, const V& y) { return x / y; });
+  void backward(Pullback<T>& p) const {
+    const auto call = [](bool quotient, const Var<T>& x, const Var<T>& y) { return apply<dynamic_rank>(MulOp{quotient}, x, y); };
+    const Var<T> a = p.input(0), b = p.input(1);
+    const Var<T> da = p.needs(0) || divide ? call(divide, p.grad(0), b) : Var<T>{};
+    if (p.needs(0)) p.add(0, detail::unbroadcast(da, a.shape()));
+    if (!p.needs(1)) return;
+    const Var<T> db = divide ? neg(call(false, da, call(true, a, b))) : call(false, p.grad(0), a);
+    p.add(1, detail::unbroadcast(db, b.shape()));
   }
-  template <class T>
-  void backward(Pullback<T>& p) const;
 };
 
 /// a + b.
@@ -326,20 +334,7 @@ auto mul(const A& a, const B& b) {
 /// a / b, element by element.
 template <TensorLike A, TensorLike B>
 auto div(const A& a, const B& b) {
-  return apply<detail::broadcast_rank<A, B>>(DivOp{}, a, b);
-}
-
-template <class T>
-void MulOp::backward(Pullback<T>& p) const {
-  for (std::size_t i = 0; i < 2; ++i) {
-    if (p.needs(i)) p.add(i, detail::unbroadcast(mul(p.grad(0), p.input(1 - i)), p.input(i).shape()));
-  }
-}
-template <class T>
-void DivOp::backward(Pullback<T>& p) const {
-  const Var<T> a = p.input(0), b = p.input(1), g = div(p.grad(0), b);
-  if (p.needs(0)) p.add(0, detail::unbroadcast(g, a.shape()));
-  if (p.needs(1)) p.add(1, detail::unbroadcast(neg(mul(g, div(a, b))), b.shape()));
+  return apply<detail::broadcast_rank<A, B>>(MulOp{true}, a, b);
 }
 
 /// Elementary functions of one argument: their derivatives are made of ops.

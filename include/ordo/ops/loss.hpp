@@ -39,7 +39,8 @@ struct CrossEntropyOp {
   template <class T>
   AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& logits, const AnyTensor<T>& weight,
                        const AnyTensor<T>& probabilities) const {
-    check(logits, weight, probabilities);
+    const Shape weight_shape = weight.shape();
+    check(logits.shape(), targets.present() ? targets.shape() : probabilities.shape(), weight.present() ? &weight_shape : nullptr);
     const auto in = arguments(logits, weight, probabilities);
     AnyTensor<T> each(positions(logits.shape())), shift(Shape{in.rows}), sum(Shape{in.rows});
     kernels::cross_entropy_forward(in, each.data(), shift.data(), sum.data());
@@ -142,42 +143,37 @@ struct CrossEntropyOp {
     in.smoothing = static_cast<T>(parameters.label_smoothing);
     return in;
   }
-  template <class T>
-  void check(const AnyTensor<T>& logits, const AnyTensor<T>& weight, const AnyTensor<T>& probabilities) const {
-    const std::string op = name;
-    if (logits.rank() == 0 || logits.shape().back() == 0) {
-      fail<ShapeError>(op + ": logits of shape " + to_string(logits.shape()) + "; expected [..., V]");
+  void check(const Shape& logits, const Shape& target_shape, const Shape* weight) const {
+    if (logits.rank() == 0 || logits.back() == 0) fail<ShapeError>({name, ": logits of shape ", logits, "; expected [..., V]"});
+    const Index classes = logits.back();
+    const Shape expected = targets.present() ? positions(logits) : logits;
+    if (!(target_shape == expected)) {
+      fail<ShapeError>({name, ": targets of shape ", target_shape, ", expected ", expected, " for logits ", logits});
     }
-    const Index classes = logits.shape().back();
-    const Shape& given = targets.present() ? targets.shape() : probabilities.shape();
-    const Shape expected = targets.present() ? positions(logits.shape()) : logits.shape();
-    if (!(given == expected)) {
-      fail<ShapeError>(op + ": targets of shape " + to_string(given) + ", expected " + to_string(expected) + " for logits " +
-                       to_string(logits.shape()));
+    if (weight != nullptr && !(*weight == Shape{classes})) {
+      fail<ShapeError>({name, ": class weights of shape ", *weight, ", expected [", classes, "]"});
     }
-    if (weight.present() && !(weight.shape() == Shape{classes})) {
-      fail<ShapeError>(op + ": class weights of shape " + to_string(weight.shape()) + ", expected [" + std::to_string(classes) + "]");
-    }
-    if (!(parameters.label_smoothing >= 0 && parameters.label_smoothing < 1)) {
-      fail<ConfigError>(op + ": label_smoothing is " + std::to_string(parameters.label_smoothing) + ", expected 0 <= s < 1");
-    }
-    if (!(parameters.z_loss >= 0)) fail<ConfigError>(op + ": z_loss is " + std::to_string(parameters.z_loss) + ", expected >= 0");
-    if (parameters.z_loss > 0 && (weight.present() || !targets.present())) {
-      fail<ConfigError>(op + ": z_loss goes with index targets and without class weights");
+    const double smoothing = parameters.label_smoothing, z = parameters.z_loss;
+    if (!(smoothing >= 0 && smoothing < 1)) fail<ConfigError>({name, ": label_smoothing is ", smoothing, ", expected 0 <= s < 1"});
+    if (!(z >= 0)) fail<ConfigError>({name, ": z_loss is ", z, ", expected >= 0"});
+    if (z > 0 && (weight != nullptr || !targets.present())) {
+      fail<ConfigError>({name, ": z_loss goes with index targets and without class weights"});
     }
     for (Index r = 0; r < targets.size(); ++r) {
       const Index t = targets.data()[r];
-      if (t == parameters.ignore_index || (t >= 0 && t < classes)) continue;
-      std::string at;
-      Index rest = r;
-      for (std::size_t back = 0; back < targets.rank(); ++back) {
-        const Index e = targets.shape().back(back);
-        at = std::to_string(rest % e) + (at.empty() ? "" : ", ") + at;
-        rest /= e;
-      }
-      fail<UsageError>(op + ": target " + std::to_string(t) + " at [" + at + "], expected 0 to " + std::to_string(classes - 1) +
-                       ", or ignore_index " + std::to_string(parameters.ignore_index));
+      if (t != parameters.ignore_index && (t < 0 || t >= classes)) refuse_target(r, classes);
     }
+  }
+  [[noreturn, gnu::cold]] void refuse_target(Index position, Index classes) const {
+    std::string at;
+    Index rest = position;
+    for (std::size_t back = 0; back < targets.rank(); ++back) {
+      const Index e = targets.shape().back(back);
+      at = std::to_string(rest % e) + (at.empty() ? "" : ", ") + at;
+      rest /= e;
+    }
+    fail<UsageError>({name, ": target ", targets.data()[position], " at [", at, "], expected 0 to ", classes - 1,
+                      ", or ignore_index ", parameters.ignore_index});
   }
 };
 

@@ -125,12 +125,8 @@ struct LinearOp {
     args.packed = static_cast<const kernels::PackedMatrix<T>*>(packed);
     args.c = y.data();
     args.c_stride = out;
-    args.epilogue = {bias.data(), kernels::Activation::none, activation == Activation::none ? residual.data() : nullptr, out};
+    args.epilogue = {bias.data(), activation, residual.data(), out};
     kernels::gemm(args);
-    if (activation != Activation::none) {
-      kernels::activate({activation}, y.data(), y.data(), y.size());
-      if (residual.present()) return AddOp{}.forward(y, residual);
-    }
     return y;
   }
   template <class T>

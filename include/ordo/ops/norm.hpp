@@ -3,7 +3,6 @@
 /// Layer norm and RMS norm over the last axis. Fused, forward and backward; a backward pass that is itself recorded is made of
 /// elementary ops instead, so that both can be differentiated any number of times.
 
-#include <string>
 #include <utility>
 
 #include "ordo/kernels/normalize.hpp"
@@ -27,7 +26,7 @@ struct NormOp {
   template <class T>
   AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& x, const AnyTensor<T>& weight, const AnyTensor<T>& bias) const {
     const char* op = centered ? "layer_norm" : "rms_norm";
-    if (x.rank() == 0) fail<ShapeError>(std::string(op) + ": x is a scalar");
+    if (x.rank() == 0) fail<ShapeError>({op, ": x is a scalar"});
     detail::require_shape(op, "weight", weight, Shape{x.shape().back()});
     detail::require_shape(op, "bias", bias, Shape{x.shape().back()});
     const auto in = arguments(x, weight, bias);

@@ -6,7 +6,6 @@
 /// extent 1, so that the result broadcasts against the argument.
 
 #include <algorithm>
-#include <string>
 #include <utility>
 
 #include "ordo/kernels/reduce.hpp"
@@ -146,7 +145,7 @@ struct MaxOp {
   template <class T>
   AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& x) const {
     const Index n = x.extent(axis);
-    if (n == 0) fail<ShapeError>("max: axis " + std::to_string(axis) + " of shape " + to_string(x.shape()) + " is empty");
+    if (n == 0) fail<ShapeError>({"max: axis ", axis, " of shape ", x.shape(), " is empty"});
     const Shape shape = detail::with_axis_one(x.shape(), axis);
     AnyTensor<T> y(shape);
     AnyTensor<Index> places(shape);

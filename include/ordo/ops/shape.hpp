@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ordo/autograd/apply.hpp"
+#include "ordo/core/message.hpp"
 
 namespace ordo {
 
@@ -30,7 +31,7 @@ std::size_t rank_at_run_time(const X& x) {
 inline std::size_t resolve_axis(const char* op, Index axis, std::size_t rank) {
   const auto r = static_cast<Index>(rank);
   if (axis < -r || axis >= r) {
-    fail<ShapeError>(std::string(op) + ": axis " + std::to_string(axis) + " of a tensor of rank " + std::to_string(rank));
+    fail<ShapeError>({op, ": axis ", axis, " of a tensor of rank ", rank});
   }
   return static_cast<std::size_t>(axis < 0 ? axis + r : axis);
 }
@@ -64,8 +65,7 @@ AnyTensor<T> concatenated(const AnyTensor<T>* const* parts, std::size_t count, s
     const bool fits = axis < same.rank() && same.rank() == shape.rank();
     if (fits) total += std::exchange(same[axis], shape[axis]);
     if (!fits || !(same == shape)) {
-      fail<ShapeError>("concat along axis " + std::to_string(axis) + ": shapes " + to_string(shape) + " and " +
-                       to_string(parts[i]->shape()));
+      fail<ShapeError>({"concat along axis ", axis, ": shapes ", shape, " and ", parts[i]->shape()});
     }
   }
   shape[axis] = total;
@@ -79,6 +79,20 @@ AnyTensor<T> concatenated(const AnyTensor<T>* const* parts, std::size_t count, s
     }
   }
   return y;
+}
+
+/// ShapeError unless the parts make up the last axis.
+inline void check_parts(const Shape& shape, const Index* parts, std::size_t count) {
+  Index total = 0;
+  bool negative = false;
+  for (std::size_t i = 0; i < count; ++i) {
+    negative = negative || parts[i] < 0;
+    total += parts[i];
+  }
+  if (shape.rank() != 0 && !negative && shape.back() == total) return;
+  std::string list;
+  for (std::size_t i = 0; i < count; ++i) list += (i == 0 ? "" : " + ") + std::to_string(parts[i]);
+  fail<ShapeError>({"split: parts ", list, " of the last axis of ", shape});
 }
 
 /// Elements [begin, begin + count) of an axis.
@@ -102,8 +116,7 @@ struct ReshapeOp {
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& x) const {
     if (shape.size() != x.size()) {
-      fail<ShapeError>("reshape: " + to_string(x.shape()) + " has " + std::to_string(x.size()) + " elements, " +
-                       to_string(shape) + " has " + std::to_string(shape.size()));
+      fail<ShapeError>({"reshape: ", x.shape(), " has ", x.size(), " elements, ", shape, " has ", shape.size()});
     }
     return x.reshaped(shape);
   }
@@ -171,8 +184,7 @@ struct SliceOp {
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& x) const {
     if (begin < 0 || count < 0 || begin > x.extent(axis) || count > x.extent(axis) - begin) {
-      fail<ShapeError>("slice: " + std::to_string(count) + " elements from " + std::to_string(begin) + " of axis " +
-                       std::to_string(axis) + " of shape " + to_string(x.shape()));
+      fail<ShapeError>({"slice: ", count, " elements from ", begin, " of axis ", axis, " of shape ", x.shape()});
     }
     return detail::sliced(x, axis, begin, count);
   }
@@ -250,17 +262,7 @@ struct SplitOp {
   std::array<Index, N> parts{};
   template <class T>
   std::array<AnyTensor<T>, N> forward(const AnyTensor<T>& x) const {
-    Index total = 0;
-    bool negative = false;
-    for (Index part : parts) {
-      negative = negative || part < 0;
-      total += part;
-    }
-    if (x.rank() == 0 || negative || x.shape().back() != total) {
-      std::string list;
-      for (Index part : parts) list += (list.empty() ? "" : " + ") + std::to_string(part);
-      fail<ShapeError>("split: parts " + list + " of the last axis of " + to_string(x.shape()));
-    }
+    detail::check_parts(x.shape(), parts.data(), N);
     std::array<AnyTensor<T>, N> y;
     Index begin = 0;
     for (std::size_t i = 0; i < N; ++i) {

@@ -28,72 +28,50 @@ Index row_count(const AnyTensor<T>& x) {
 
 }  // namespace detail
 
-/// From y = softmax(x) and u: y_i (u_i - sum_j y_j u_j).
+/// From y = softmax(x) and u: y_i (u_i - sum_j y_j u_j). From y = log_softmax(x) and u: u_i - exp(y_i) sum_j u_j.
 struct SoftmaxGradientOp {
   static constexpr const char* name = "softmax";
   static constexpr unsigned keeps_inputs = 3, keeps_outputs = 0;
+  bool log = false;
+
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& y, const AnyTensor<T>& u) const {
     AnyTensor<T> dx(y.shape());
-    kernels::softmax_backward(y.data(), u.data(), dx.data(), detail::row_count(y), y.shape().back());
+    const auto kernel = log ? kernels::log_softmax_backward<T> : kernels::softmax_backward<T>;
+    kernel(y.data(), u.data(), dx.data(), detail::row_count(y), y.shape().back());
     return dx;
   }
   template <class T>
   void backward(Pullback<T>& p) const {
     const Var<T> y = p.input(0), u = p.input(1), g = p.grad(0);
-    if (p.needs(0)) {  // g u - g sum(y u) - u sum(g y)
-      const Var<T> with_u = mul(g, sub(u, sum(mul(y, u), -1, keep_axis)));
-      p.add(0, sub(with_u, mul(u, sum(mul(g, y), -1, keep_axis))));
+    const auto line = [](const Var<T>& v) { return sum(v, -1, keep_axis); };
+    if (log) {
+      const Var<T> weighted = mul(g, ordo::exp(y));
+      if (p.needs(0)) p.add(0, neg(mul(weighted, line(u))));
+      if (p.needs(1)) p.add(1, sub(g, line(weighted)));
+    } else {
+      if (p.needs(0)) p.add(0, sub(mul(g, sub(u, line(mul(y, u)))), mul(u, line(mul(g, y)))));
+      if (p.needs(1)) p.add(1, apply<dynamic_rank>(*this, y, g));
     }
-    if (p.needs(1)) p.add(1, apply<dynamic_rank>(*this, y, g));
   }
 };
 
+/// Softmax or its logarithm over the last axis.
 struct SoftmaxOp {
   static constexpr const char* name = "softmax";
   static constexpr unsigned keeps_inputs = 0, keeps_outputs = 1;
+  bool log = false;
+
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& x) const {
     AnyTensor<T> y(x.shape());
-    kernels::softmax(x.data(), y.data(), detail::row_count(x), x.shape().back());
+    const auto kernel = log ? kernels::log_softmax<T> : kernels::softmax<T>;
+    kernel(x.data(), y.data(), detail::row_count(x), x.shape().back());
     return y;
   }
   template <class T>
   void backward(Pullback<T>& p) const {
-    p.add(0, apply<dynamic_rank>(SoftmaxGradientOp{}, p.output(0), p.grad(0)));
-  }
-};
-
-/// From y = log_softmax(x) and u: u_i - exp(y_i) sum_j u_j.
-struct LogSoftmaxGradientOp {
-  static constexpr const char* name = "log_softmax";
-  static constexpr unsigned keeps_inputs = 3, keeps_outputs = 0;
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& y, const AnyTensor<T>& u) const {
-    AnyTensor<T> dx(y.shape());
-    kernels::log_softmax_backward(y.data(), u.data(), dx.data(), detail::row_count(y), y.shape().back());
-    return dx;
-  }
-  template <class T>
-  void backward(Pullback<T>& p) const {
-    const Var<T> y = p.input(0), u = p.input(1), g = p.grad(0), weighted = mul(g, exp(y));
-    if (p.needs(0)) p.add(0, neg(mul(weighted, sum(u, -1, keep_axis))));
-    if (p.needs(1)) p.add(1, sub(g, sum(weighted, -1, keep_axis)));
-  }
-};
-
-struct LogSoftmaxOp {
-  static constexpr const char* name = "log_softmax";
-  static constexpr unsigned keeps_inputs = 0, keeps_outputs = 1;
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& x) const {
-    AnyTensor<T> y(x.shape());
-    kernels::log_softmax(x.data(), y.data(), detail::row_count(x), x.shape().back());
-    return y;
-  }
-  template <class T>
-  void backward(Pullback<T>& p) const {
-    p.add(0, apply<dynamic_rank>(LogSoftmaxGradientOp{}, p.output(0), p.grad(0)));
+    p.add(0, apply<dynamic_rank>(SoftmaxGradientOp{log}, p.output(0), p.grad(0)));
   }
 };
 
@@ -124,7 +102,7 @@ auto softmax(const X& x, Index axis = -1) {
 template <TensorLike X>
 auto log_softmax(const X& x, Index axis = -1) {
   return detail::along_axis("log_softmax", x, axis, [](const auto& v) {
-    return apply<rank_of<std::remove_cvref_t<decltype(v)>>>(LogSoftmaxOp{}, v);
+    return apply<rank_of<std::remove_cvref_t<decltype(v)>>>(SoftmaxOp{true}, v);
   });
 }
 /// log sum_i exp(x_i) along an axis, which stays with extent 1. -inf for a line of -inf alone, whose gradient is 0.

@@ -110,8 +110,9 @@ template <class Tail, class V>
   using T = typename V::value_type;
   const V one(T(1)), k(Tail::k);
   const DoubleWord<V> denominator = exact_sum(one, t);
-  // M is steep enough for the rounding error of t + K to count, or not
-  const DoubleWord<V> down = Tail::steep ? exact_sum(k, t) : DoubleWord<V>{k + t, V(T(0))};
+  // whether M is steep enough for the rounding error of t + K to count
+  constexpr bool exact = Tail::steep || !has_fma<typename V::arch_type>;
+  const DoubleWord<V> down = exact ? exact_sum(k, t) : DoubleWord<V>{k + t, V(T(0))};
   V about, about_down;
   if constexpr (has_fma<typename V::arch_type>) {
     const V both = about_reciprocal(down.hi * denominator.hi);  // one reciprocal for two
@@ -124,7 +125,7 @@ template <class Tail, class V>
   // v = u - 1, u = 2 t / (t + K): near t = 0, where M is steepest, the error of u is small
   V u = (t + t) * about_down;
   V rest = remainder(t + t, u, down.hi);
-  if constexpr (Tail::steep) rest = fnma(u, down.lo, rest);
+  if constexpr (exact) rest = fnma(u, down.lo, rest);
   u = fma(rest, about_down, u);
   const V v = u - one;
   const DoubleWord<V> m = ordered_sum(V(Tail::c0), v * polynomial<Tail::m>(v));

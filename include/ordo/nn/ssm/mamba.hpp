@@ -3,6 +3,8 @@
 /// Mamba: the selective state-space layer.
 
 #include <cmath>
+#include <string>
+#include <string_view>
 #include <tuple>
 
 #include "ordo/nn/layer.hpp"
@@ -20,6 +22,19 @@ enum class DtBcNorm {
   rms,             ///< RMS norms with weights (Jamba)
   rms_weightless,  ///< RMS norms without weights (Falcon-Mamba)
 };
+inline std::string to_string(DtBcNorm norm) {
+  return norm == DtBcNorm::no ? "none" : norm == DtBcNorm::rms ? "rms" : "rms_weightless";
+}
+/// "none", "rms", "rms_weightless"; false if `name` is none of them.
+inline bool from_string(std::string_view name, DtBcNorm& norm) {
+  for (DtBcNorm known : {DtBcNorm::no, DtBcNorm::rms, DtBcNorm::rms_weightless}) {
+    if (to_string(known) == name) {
+      norm = known;
+      return true;
+    }
+  }
+  return false;
+}
 
 /// Mamba (Gu and Dao 2023, arXiv 2312.00752), with E = inner_dim, N = state_dim, R = dt_rank, W = conv_width:
 ///
