@@ -80,6 +80,7 @@ class StateInterface {
 template <template <Mode> class State>
 State<Mode::recorded> track(Tape& tape, const State<Mode::plain>& plain) {
   State<Mode::recorded> out;
+  if constexpr (requires { plain.template like<Mode::recorded>(); }) out = plain.template like<Mode::recorded>();
   using Slot = std::pair<detail::ErasedVar, AnyTensor<std::int32_t>>;
   std::vector<Slot, PoolAllocator<Slot>> leaves;
   for_each_leaf(plain, [&](const Path&, const auto& t) {

@@ -307,13 +307,14 @@ class Tape {
       fail<ShapeError>("substitute: the parameter has shape " + to_string(p.shape()) + ", the value " +
                        to_string(value.var().shape()));
     }
-    parameters_[p.key()] = value.var();
+    substituted_[p.key()] = value.var();
   }
 
   /// Forgets the recording and keeps the memory of its lists.
   void reset() noexcept {
     while (!nodes_.empty()) nodes_.pop_back();
     parameters_.clear();
+    substituted_.clear();
     slots_ = 0;
     consumed_ = false;
   }
@@ -324,6 +325,7 @@ class Tape {
   template <class T, class E>
   Var<T> lift(const Parameter<T, E>& p) {
     if (!p.present()) return {};
+    if (const auto other = substituted_.find(p.key()); other != substituted_.end()) return other->second.template as<T>();
     const auto it = parameters_.find(p.key());
     if (it != parameters_.end()) return it->second.template as<T>();
     Var<T> v{p.any(), this, new_slot()};
@@ -339,12 +341,11 @@ class Tape {
       if (v.present()) g.leaves_.emplace(static_cast<std::int32_t>(slot), std::move(v));
     }
     for (const auto& [key, var] : parameters_) {
-      const std::int32_t slot = slot_of(var);
-      const auto it = g.leaves_.find(slot);
+      const auto it = g.leaves_.find(slot_of(var));
       if (it == g.leaves_.end()) continue;
-      g.parameters_.emplace(key, it->second);
+      g.parameters_.emplace(key, std::move(it->second));
+      g.leaves_.erase(it);
     }
-    for (const auto& [key, var] : parameters_) g.leaves_.erase(slot_of(var));
     return g;
   }
   static std::int32_t slot_of(const detail::ErasedVar& v) {
@@ -352,7 +353,8 @@ class Tape {
   }
 
   std::vector<std::unique_ptr<detail::Node>, PoolAllocator<std::unique_ptr<detail::Node>>> nodes_;
-  detail::PoolMap<const void*, detail::ErasedVar> parameters_;
+  detail::PoolMap<const void*, detail::ErasedVar> parameters_;   // each with its own slot
+  detail::PoolMap<const void*, detail::ErasedVar> substituted_;  // what stands in for a parameter
   std::size_t slots_ = 0;
   bool consumed_ = false;
 };

@@ -60,10 +60,19 @@ class CausalLm {
   struct State : StateInterface<State<M>> {
     std::vector<typename BlockType::template State<M>> layers;
     StateTensor<M, std::int32_t, 1> position;  ///< [B], with learned positions
+    bool has_position = false;
     template <class Self, class F>
     static void visit(Self& s, F&& f) {
       f("layers", s.layers);
-      if (s.position.size() > 0) f("position", s.position);
+      if (s.has_position) f("position", s.position);
+    }
+    /// A state of another mode for the same model, its tensors absent.
+    template <Mode N>
+    State<N> like() const {
+      State<N> other;
+      for (const auto& layer : layers) other.layers.push_back(layer.template like<N>());
+      other.has_position = has_position;
+      return other;
     }
   };
 
@@ -151,7 +160,10 @@ class CausalLm {
     detail::require_at_least("causal_lm", "batch", batch, 1);
     State<Mode::plain> s;
     for (const auto& block : layers_) s.layers.push_back(block.initial_state(batch));
-    if (config_.max_length > 0) s.position = DynTensor<std::int32_t, 1>(batch);
+    if (config_.max_length > 0) {
+      s.position = DynTensor<std::int32_t, 1>(batch);
+      s.has_position = true;
+    }
     return s;
   }
 
