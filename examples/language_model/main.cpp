@@ -31,8 +31,23 @@ void take_over(Options& o, const Task* task) {
   integer("heads", o.heads);
   integer("block", o.block);
   integer("batch", o.batch);
+  if (o.was_given("seed") && std::to_string(o.seed) != data.at("seed").as_string()) {
+    ordo::fail<ordo::UsageError>("--seed is " + std::to_string(o.seed) + ", and the run of " + in_quotes(o.resume) + " has " +
+                                 data.at("seed").as_string());
+  }
   o.seed = std::stoull(data.at("seed").as_string());
-  if (!o.was_given("learning-rate")) o.learning_rate = data.at("learning_rate").as_double();
+  // What shapes the training may be changed on purpose; left alone, the run goes on bit for bit as it would have.
+  const auto number = [&](const char* option, const char* key, double& value) {
+    if (!o.was_given(option)) value = data.at(key).as_double();
+  };
+  number("learning-rate", "learning_rate", o.learning_rate);
+  number("weight-decay", "weight_decay", o.weight_decay);
+  number("clip-norm", "clip_norm", o.clip_norm);
+  if (!o.was_given("warmup-steps")) o.warmup_steps = data.at("warmup_steps").as_int();
+  if (!o.was_given("steps") && !o.was_given("seconds")) {
+    o.steps = data.at("steps").as_int();
+    o.seconds = data.at("seconds").as_double();
+  }
   const std::vector<Mixer> unit = parse_pattern(o.mixer);
   o.pattern.clear();
   for (ordo::Index i = 0; i < o.layers; ++i) o.pattern.push_back(unit[static_cast<std::size_t>(i) % unit.size()]);

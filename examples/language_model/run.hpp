@@ -125,8 +125,21 @@ inline ordo::Json describe(const Options& o, const Task& task) {
   json.set("batch", o.batch);
   json.set("seed", std::to_string(o.seed));
   json.set("learning_rate", o.learning_rate);
+  json.set("weight_decay", o.weight_decay);
+  json.set("clip_norm", o.clip_norm);
+  json.set("warmup_steps", o.warmup_steps);
+  json.set("steps", o.steps);
+  json.set("seconds", o.seconds);
   json.set("text", std::to_string(fingerprint(task.text.bytes)));
   return json;
+}
+
+/// Text for a terminal: control bytes, which could steer it, become question marks.
+inline std::string printable(std::string text) {
+  for (char& c : text) {
+    if ((static_cast<unsigned char>(c) < 32 && c != '\n' && c != '\t') || c == 127) c = '?';
+  }
+  return text;
 }
 
 /// Streams from a prompt, byte by byte, and reports what a byte costs.
@@ -142,7 +155,7 @@ void stream(const Model& model, const Options& o, const Task& task) {
   }
   std::string out;
   for (const std::int32_t t : prompt) out += static_cast<char>(t);
-  std::printf("\n--- streamed from a prompt of %zu bytes ---\n%s\033[0m|", prompt.size(), out.c_str());
+  std::printf("\n--- streamed from a prompt of %zu bytes ---\n%s", prompt.size(), printable(out).c_str());
   std::fflush(stdout);
   const FlushDenormals flush;
   auto state = model.initial_state(1);
@@ -165,7 +178,7 @@ void stream(const Model& model, const Options& o, const Task& task) {
     last = Clock::now();
     return true;
   });
-  std::fwrite(generated.data(), 1, generated.size(), stdout);
+  std::fputs(printable(generated).c_str(), stdout);
   if (microseconds.size() > 1) {
     microseconds.erase(microseconds.begin());  // the prompt
     std::sort(microseconds.begin(), microseconds.end());
@@ -236,7 +249,7 @@ int run(const Options& o, const Task& task) {
       return affine(cross_entropy(model(track(tape, part.tokens)), part.targets), share);
     });
     if (!std::isfinite(loss)) fail<UsageError>("the loss is no longer finite after step " + std::to_string(progress.step) + "; lower --learning-rate");
-    clip_grad_norm(model, gradients, o.clip_norm);
+    if (o.clip_norm > 0) clip_grad_norm(model, gradients, o.clip_norm);
     optimizer.step(model, gradients, rate);
     ++progress.step;
     bar.update(progress.step, loss / std::numbers::ln2, o.batch * o.block);
