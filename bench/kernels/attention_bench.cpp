@@ -1,8 +1,8 @@
-// The attention engine: fractions of the measured FMA peak (prefill, training) and of the bandwidth (decoding), beside the
-// same in plain Eigen, which keeps the matrix of scores.
+// The attention engine: fractions of the measured FMA peak (prefill, training) and of the bandwidth (decoding), beside
+// the same in plain Eigen, which keeps the matrix of scores.
 //
-// Flops are counted for all pairs, B H Lq Lk (4 forward, 10 backward) head_dim: a causal case that skips what it may shows
-// up to twice the fraction.
+// Flops are counted for all pairs, B H Lq Lk (4 forward, 10 backward) head_dim: a causal case that skips what it may
+// shows up to twice the fraction.
 
 #include <benchmark/benchmark.h>
 
@@ -50,8 +50,18 @@ class Case {
     statistics.resize(static_cast<std::size_t>(2 * s.batch * s.heads * s.queries));
   }
   AttentionInputs<T> inputs() const {
-    return {s.batch, s.queries, s.keys, s.heads, s.kv_heads, s.dim, s.dim, queries(q), keys(k), keys(v),
-            static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.dim))), nullptr};
+    return {s.batch,
+            s.queries,
+            s.keys,
+            s.heads,
+            s.kv_heads,
+            s.dim,
+            s.dim,
+            queries(q),
+            keys(k),
+            keys(v),
+            static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.dim))),
+            nullptr};
   }
   template <class M>
   void forward(const M& mask, bool training) {
@@ -80,8 +90,8 @@ class Case {
         const Rows qh(queries(q).at(b, 0, h), s.queries, s.dim, Eigen::OuterStride<>(s.heads * s.dim));
         const Rows kh(keys(k).at(b, 0, g), s.keys, s.dim, Eigen::OuterStride<>(s.kv_heads * s.dim));
         const Rows vh(keys(v).at(b, 0, g), s.keys, s.dim, Eigen::OuterStride<>(s.kv_heads * s.dim));
-        Eigen::Map<Matrix, 0, Eigen::OuterStride<>> oh(o.data() + (b * s.queries * s.heads + h) * s.dim, s.queries, s.dim,
-                                                       Eigen::OuterStride<>(s.heads * s.dim));
+        Eigen::Map<Matrix, 0, Eigen::OuterStride<>> oh(o.data() + (b * s.queries * s.heads + h) * s.dim, s.queries,
+                                                       s.dim, Eigen::OuterStride<>(s.heads * s.dim));
         scores.resize(s.queries, s.keys);
         scores.noalias() = scale * (qh * kh.transpose());
         for (Index i = 0; i < s.queries; ++i) {
@@ -119,8 +129,7 @@ void count_flops(benchmark::State& state, const Case<T>& c, double flops_per_pai
   using benchmark::Counter;
   const double flops = flops_per_pair * c.pairs();
   state.counters["FLOP/s"] = Counter(flops, Counter::kIsIterationInvariantRate);
-  state.counters["peak%"] =
-      Counter(100 * flops / ordo::bench::measured_peak<T>(), Counter::kIsIterationInvariantRate);
+  state.counters["peak%"] = Counter(100 * flops / ordo::bench::measured_peak<T>(), Counter::kIsIterationInvariantRate);
   state.SetItemsProcessed(state.iterations() * c.s.batch * c.s.queries);
 }
 

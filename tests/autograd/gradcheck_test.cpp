@@ -124,8 +124,9 @@ TEST_CASE("gradcheck_second finds a constant that is none") {
 TEST_CASE("gradcheck of functions without a gradient") {
   auto x = random_tensor(1, 4);
   CHECK(gradcheck([](const auto& a) { return stop_gradient(affine(a, 0)); }, x).error < 1e-9);
-  CHECK(gradcheck_second([](const auto& a) { return affine(a, 3, 1); }, x).error < 1e-9);  // linear: no second derivative
-  CHECK(gradcheck([](const auto& a) { return stop_gradient(a); }, x).error > 0.1);         // it does depend on x
+  CHECK(gradcheck_second([](const auto& a) { return affine(a, 3, 1); }, x).error <
+        1e-9);                                                                      // linear: no second derivative
+  CHECK(gradcheck([](const auto& a) { return stop_gradient(a); }, x).error > 0.1);  // it does depend on x
 }
 
 TEST_CASE("the checks put values back, and sample large tensors") {
@@ -147,10 +148,13 @@ TEST_CASE("gradcheck_parameters walks a model") {
   CHECK(result.checked == 15 + 3 + 3 + 18);  // the table, two weights, x; the absent biases and ids are passed over
 
   SECTION("and names what is wrong") {
-    const auto forgets = [](const auto& m, const auto& i, const auto& a) { return add(m(i, a), stop_gradient(square(m(i, a)))); };
+    const auto forgets = [](const auto& m, const auto& i, const auto& a) {
+      return add(m(i, a), stop_gradient(square(m(i, a))));
+    };
     CHECK(gradcheck_parameters(net, forgets, ids, x).error > 1e-2);
     const auto wrong = [](const auto& m, const auto&, const auto& a) {
-      return apply<3>(WrongOp{}, mul(a, mul(apply<1>(WrongOp{}, reshape(m.table(), 15)), DynTensor<double, 1>(DynExtents<1>(1), {1.0}))));
+      return apply<3>(WrongOp{}, mul(a, mul(apply<1>(WrongOp{}, reshape(m.table(), 15)),
+                                            DynTensor<double, 1>(DynExtents<1>(1), {1.0}))));
     };
     auto y = random_tensor(2, 1, 1, 15);
     CHECK(gradcheck_parameters(net, wrong, ids, y).where.find("table[3]: ") == 0);

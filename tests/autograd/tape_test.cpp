@@ -26,7 +26,9 @@ using Vector = DynTensor<double, 1>;
 Vector vector(std::initializer_list<double> values) {
   return Vector(DynExtents<1>(static_cast<Index>(values.size())), values);
 }
-DynParameter<double, 1> parameter(std::initializer_list<double> values) { return DynParameter<double, 1>(vector(values)); }
+DynParameter<double, 1> parameter(std::initializer_list<double> values) {
+  return DynParameter<double, 1>(vector(values));
+}
 
 template <class G>
 void check_values(const G& g, std::initializer_list<double> expected) {
@@ -77,8 +79,9 @@ TEST_CASE("the upstream gradient") {
   Tape tape;
   const auto x = track(tape, vector({1, 2}));
   const auto y = square(x);
-  CHECK(error_of<ShapeError>([&] { tape.backward(y, borrow(vector({1, 2, 3}))); }) ==
-        "backward: the upstream gradient has shape [3], the output [2]");
+  CHECK(error_of<ShapeError>([&] {
+          tape.backward(y, borrow(vector({1, 2, 3})));
+        }) == "backward: the upstream gradient has shape [3], the output [2]");
   const Vector upstream = vector({10, 100});
   check_values(tape.backward(y, borrow(upstream)).of(x), {20, 400});
   check_values(upstream, {10, 100});
@@ -88,7 +91,8 @@ TEST_CASE("several outputs in one backward pass") {
   Tape tape;
   const auto x = track(tape, vector({1, 2, 3}));
   const auto [a, b] = split(x, 1, 2);
-  const Gradients g = tape.backward(std::array{Tape::Seed::of(square(a)), Tape::Seed::of(sum(b)), Tape::Seed::of(sum(x))});
+  const Gradients g =
+      tape.backward(std::array{Tape::Seed::of(square(a)), Tape::Seed::of(sum(b)), Tape::Seed::of(sum(x))});
   check_values(g.of(x), {3, 2, 2});
 }
 
@@ -196,7 +200,8 @@ TEST_CASE("substitute runs a model with other weights") {
 }
 
 TEST_CASE("learning to learn: the gradient through a gradient step") {
-  // Inner loss (w x - t)^2, w' = w - r dloss/dw; outer loss (w' x2 - t2)^2. d outer/dw = 2 (w' x2 - t2) x2 (1 - 2 r x^2).
+  // Inner loss (w x - t)^2, w' = w - r dloss/dw; outer loss (w' x2 - t2)^2. d outer/dw = 2 (w' x2 - t2) x2 (1 - 2 r
+  // x^2).
   constexpr double x1 = 1.5, t1 = 2.0, x2 = -0.5, t2 = 1.0, r = 0.1, w0 = 0.7;
   const auto w = parameter({w0});
   const auto loss = [&](const auto& x, const Vector& t) { return sum(square(sub(mul(w, x), t))); };

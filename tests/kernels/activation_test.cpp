@@ -27,7 +27,8 @@ struct Reference {
 };
 
 /// x sigma(u(x)), u' and u'' given.
-Reference gated(Activation kind, std::function<Real(Real)> u, std::function<Real(Real)> u1, std::function<Real(Real)> u2) {
+Reference gated(Activation kind, std::function<Real(Real)> u, std::function<Real(Real)> u1,
+                std::function<Real(Real)> u2) {
   return {{kind},
           [=](Real x) { return x * sigma(u(x)); },
           [=](Real x) { return sigma(u(x)) * (1 + x * sigma(-u(x)) * u1(x)); },
@@ -89,18 +90,23 @@ std::vector<Reference> references() {
   const auto mish_slope = [=](Real x) {  // d/dx tanh(softplus(x)), 1 - tanh(p)^2 = 4 sigma(2p) sigma(-2p)
     return sech(softplus(x)) * sigma(x);
   };
-  all.push_back({{Activation::mish},
-                 [](Real x) { return x * std::tanh(softplus(x)); },
-                 [=](Real x) { return std::tanh(softplus(x)) + x * mish_slope(x); },
-                 [=](Real x) {
-                   return mish_slope(x) * (2 + x * (sigma(-x) - 2 * std::tanh(softplus(x)) * sigma(x)));
-                 }});
+  all.push_back(
+      {{Activation::mish},
+       [](Real x) { return x * std::tanh(softplus(x)); },
+       [=](Real x) { return std::tanh(softplus(x)) + x * mish_slope(x); },
+       [=](Real x) { return mish_slope(x) * (2 + x * (sigma(-x) - 2 * std::tanh(softplus(x)) * sigma(x))); }});
   all.push_back({{Activation::hard_swish},
-                 [](Real x) { return x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6; },
-                 [](Real x) { return x <= -3 ? 0 : x >= 3 ? 1 : (2 * x + 3) / 6; },
+                 [](Real x) { return x <= -3  ? 0
+                                     : x >= 3 ? x
+                                              : x * (x + 3) / 6; },
+                 [](Real x) { return x <= -3  ? 0
+                                     : x >= 3 ? 1
+                                              : (2 * x + 3) / 6; },
                  [](Real x) { return std::abs(x) < 3 ? Real(1) / 3 : 0; }});
   all.push_back({{Activation::hard_sigmoid},
-                 [](Real x) { return x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6; },
+                 [](Real x) { return x <= -3  ? 0
+                                     : x >= 3 ? 1
+                                              : (x + 3) / 6; },
                  [](Real x) { return std::abs(x) < 3 ? Real(1) / 6 : 0; },
                  zero});
   all.push_back({{Activation::log_sigmoid},
@@ -121,11 +127,11 @@ std::vector<T> arguments() {
   return x;
 }
 
-/// The error of every element, allowing what a change of x by `eps` times `sensitivity` gives: f is as well computed as its
-/// argument is known. Denormal exponentials count as 0, with factors of up to x u'^2 = 2e5 (gelu_tanh) before them.
+/// The error of every element, allowing what a change of x by `eps` times `sensitivity` gives: f is as well computed as
+/// its argument is known. Denormal exponentials count as 0, with factors of up to x u'^2 = 2e5 (gelu_tanh) before them.
 template <class T>
-void check(const std::string& what, const std::vector<T>& x, const std::vector<T>& y, const std::function<Real(Real)>& f,
-           Real units, Real sensitivity) {
+void check(const std::string& what, const std::vector<T>& x, const std::vector<T>& y,
+           const std::function<Real(Real)>& f, Real units, Real sensitivity) {
   const Real eps = std::numeric_limits<T>::epsilon(), tiny = 1e6L * Real(std::numeric_limits<T>::min());
   Real worst = 0;
   T where = 0;

@@ -7,7 +7,7 @@ using namespace attention_test;
 namespace {
 
 const Shape shapes[] = {
-    {2, 37, 53, 6, 2, 24, 20}, {2, 1, 53, 6, 2, 24, 20},  {1, 3, 130, 2, 2, 16, 16},
+    {2, 37, 53, 6, 2, 24, 20}, {2, 1, 53, 6, 2, 24, 20}, {1, 3, 130, 2, 2, 16, 16},
     {2, 9, 9, 4, 2, 5, 3},     {1, 70, 33, 3, 1, 8, 33}, {1, 130, 200, 2, 1, 7, 64},
 };
 
@@ -22,8 +22,9 @@ TEMPLATE_TEST_CASE("attention: a ragged batch in a cache, each row causal at its
     const Index lengths[] = {41, 60, 50};
     Index offsets[3];
     for (int b = 0; b < 3; ++b) offsets[b] = lengths[b] - s.queries;
-    check(Problem<TestType>(s), Causal{offsets}, NoScore{},
-          [&](Index b, Index, Index i, Index j) { return j <= i + offsets[b]; }, plain_score());
+    check(
+        Problem<TestType>(s), Causal{offsets}, NoScore{},
+        [&](Index b, Index, Index i, Index j) { return j <= i + offsets[b]; }, plain_score());
   }
 }
 
@@ -35,8 +36,9 @@ TEMPLATE_TEST_CASE("attention: any callable is a mask", "", float, double) {
     };
     check(Problem<TestType>(s), scattered, NoScore{}, scattered, plain_score());
     const Index at = offset(s);
-    check(Problem<TestType>(s), And{scattered, Causal{at}}, NoScore{},
-          [&](Index b, Index h, Index i, Index j) { return scattered(b, h, i, j) && j <= i + at; }, plain_score());
+    check(
+        Problem<TestType>(s), And{scattered, Causal{at}}, NoScore{},
+        [&](Index b, Index h, Index i, Index j) { return scattered(b, h, i, j) && j <= i + at; }, plain_score());
   }
 }
 

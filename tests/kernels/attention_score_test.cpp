@@ -6,7 +6,8 @@ using namespace attention_test;
 
 namespace {
 
-const Shape shapes[] = {{2, 37, 53, 6, 2, 24, 20}, {2, 1, 53, 6, 2, 24, 20}, {1, 70, 33, 3, 1, 8, 33}, {2, 9, 9, 4, 2, 5, 3}};
+const Shape shapes[] = {
+    {2, 37, 53, 6, 2, 24, 20}, {2, 1, 53, 6, 2, 24, 20}, {1, 70, 33, 3, 1, 8, 33}, {2, 9, 9, 4, 2, 5, 3}};
 
 Allowed causal(const Shape& s) {
   const Index at = s.keys - s.queries;
@@ -28,11 +29,13 @@ TEMPLATE_TEST_CASE("attention: ALiBi", "", float, double) {
     const Index at = s.keys - s.queries;
     const std::vector<TestType> m = slopes<TestType>(s.heads);
     const ScoreOf score = [&](double x, Index, Index h, Index i, Index j) {
-      return Scored{x - static_cast<double>(m[static_cast<std::size_t>(h)]) * std::abs(static_cast<double>(i + at - j)), 1.0};
+      return Scored{x - static_cast<double>(m[static_cast<std::size_t>(h)]) * std::abs(static_cast<double>(i + at - j)),
+                    1.0};
     };
     check(Problem<TestType>(s), Causal{at}, Alibi<TestType>{m.data(), at}, causal(s), score);
-    check(Problem<TestType>(s), NoMask{}, Alibi<TestType>{m.data(), at},
-          [](Index, Index, Index, Index) { return true; }, score);
+    check(
+        Problem<TestType>(s), NoMask{}, Alibi<TestType>{m.data(), at}, [](Index, Index, Index, Index) { return true; },
+        score);
   }
 }
 
@@ -55,15 +58,19 @@ TEMPLATE_TEST_CASE("attention: softcap, then ALiBi, then a function", "", float,
     const auto f = [](TestType x, Index b, Index h, Index i, Index j) {
       return x * (x < TestType(-1) ? TestType(1) : TestType(0.5)) + TestType((b + h + i * j) % 3) / TestType(4);
     };
-    const auto df = [](TestType x, Index, Index, Index, Index) { return x < TestType(-1) ? TestType(1) : TestType(0.5); };
+    const auto df = [](TestType x, Index, Index, Index, Index) {
+      return x < TestType(-1) ? TestType(1) : TestType(0.5);
+    };
     const ScoreOf score = [&](double x, Index b, Index h, Index i, Index j) {
       const double y = std::tanh(x / 1.5);
-      const double z = 1.5 * y - static_cast<double>(m[static_cast<std::size_t>(h)]) * std::abs(static_cast<double>(i + at - j));
+      const double z =
+          1.5 * y - static_cast<double>(m[static_cast<std::size_t>(h)]) * std::abs(static_cast<double>(i + at - j));
       const double slope = z < -1.0 ? 1.0 : 0.5;
       return Scored{z * slope + static_cast<double>((b + h + i * j) % 3) / 4.0, (1.0 - y * y) * slope};
     };
     check(Problem<TestType>(s), Causal{at},
-          Then{Then{Softcap<TestType>{TestType(1.5)}, Alibi<TestType>{m.data(), at}}, ScoreFunction{f, df}}, causal(s), score);
+          Then{Then{Softcap<TestType>{TestType(1.5)}, Alibi<TestType>{m.data(), at}}, ScoreFunction{f, df}}, causal(s),
+          score);
   }
 }
 
@@ -82,7 +89,8 @@ TEMPLATE_TEST_CASE("attention: additive bias with -inf, and its gradient", "", f
     const Allowed allowed = [&](Index, Index h, Index i, Index j) { return at(h, i, j) > -infinity; };
     const ScoreOf score = [&](double x, Index, Index h, Index i, Index j) { return Scored{x + at(h, i, j), 1.0}; };
     std::vector<TestType> gradients(static_cast<std::size_t>(s.batch * s.heads * s.queries * s.keys), TestType(0));
-    ScoreBias<TestType> policy{bias.data(), 0, s.queries * s.keys, s.keys, gradients.data(), s.heads, s.queries, s.keys};
+    ScoreBias<TestType> policy{bias.data(),      0,       s.queries * s.keys, s.keys,
+                               gradients.data(), s.heads, s.queries,          s.keys};
     const Problem<TestType> p(s);
     check(p, NoMask{}, policy, allowed, score);
 
@@ -94,7 +102,8 @@ TEMPLATE_TEST_CASE("attention: additive bias with -inf, and its gradient", "", f
           const auto row = static_cast<std::size_t>((b * s.heads + h) * s.queries + i);
           double sum = 0.0, worst = 0.0;
           for (Index j = 0; j < s.keys; ++j) {
-            const double got = static_cast<double>(gradients[row * static_cast<std::size_t>(s.keys) + static_cast<std::size_t>(j)]);
+            const double got =
+                static_cast<double>(gradients[row * static_cast<std::size_t>(s.keys) + static_cast<std::size_t>(j)]);
             sum += got;
             if (at(h, i, j) == -infinity) {
               CHECK(got == 0.0);
@@ -103,7 +112,8 @@ TEMPLATE_TEST_CASE("attention: additive bias with -inf, and its gradient", "", f
             double t = at(h, i, j), dp = 0.0, delta = -static_cast<double>(p.d_lse[row]);
             const Index g = h / (s.heads / s.kv_heads);
             for (Index c = 0; c < s.key_dim; ++c) {
-              t += static_cast<double>(p.scale) * static_cast<double>(p.q.at(b, i, h, c)) * static_cast<double>(p.k.at(b, j, g, c));
+              t += static_cast<double>(p.scale) * static_cast<double>(p.q.at(b, i, h, c)) *
+                   static_cast<double>(p.k.at(b, j, g, c));
             }
             for (Index c = 0; c < s.value_dim; ++c) {
               const auto d = static_cast<double>(p.d_o.at(b, i, h, c));

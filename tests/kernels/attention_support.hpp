@@ -1,6 +1,6 @@
 #pragma once
-// What the tests of the attention engine share: arrays with strides and with NaN in their gaps, and the naive formula in
-// double, forward and backward, one pair at a time.
+// What the tests of the attention engine share: arrays with strides and with NaN in their gaps, and the naive formula
+// in double, forward and backward, one pair at a time.
 
 #include <algorithm>
 #include <cmath>
@@ -65,8 +65,9 @@ class Heads {
     for (Index b = 0; b < batch_; ++b) {
       for (Index i = 0; i < length_; ++i) {
         for (Index h = 0; h < heads_; ++h) {
-          std::fill_n(copy.begin() + static_cast<std::ptrdiff_t>(b * batch_stride_ + i * row_stride_ + h * head_stride_),
-                      dim_, not_a_number<T>);
+          std::fill_n(
+              copy.begin() + static_cast<std::ptrdiff_t>(b * batch_stride_ + i * row_stride_ + h * head_stride_), dim_,
+              not_a_number<T>);
         }
       }
     }
@@ -109,8 +110,9 @@ struct Problem {
   }
   Index rows() const { return shape.batch * shape.heads * shape.queries; }
   AttentionInputs<T> inputs() const {
-    return {shape.batch, shape.queries, shape.keys, shape.heads, shape.kv_heads, shape.key_dim, shape.value_dim, q.view(),
-            k.view(),    v.view(),      scale,      sinks.empty() ? nullptr : sinks.data()};
+    return {shape.batch,    shape.queries, shape.keys,      shape.heads,
+            shape.kv_heads, shape.key_dim, shape.value_dim, q.view(),
+            k.view(),       v.view(),      scale,           sinks.empty() ? nullptr : sinks.data()};
   }
 };
 
@@ -125,9 +127,11 @@ template <class T, class M, class S>
 Forward<T> run_forward(const Problem<T>& p, const M& mask, const S& score, bool with_statistics = true) {
   const Shape& s = p.shape;
   const auto rows = static_cast<std::size_t>(p.rows());
-  Forward<T> f{Heads<T>(s.batch, s.queries, s.heads, s.value_dim), std::vector<T>(rows, T(7)), std::vector<T>(2 * rows, T(7))};
+  Forward<T> f{Heads<T>(s.batch, s.queries, s.heads, s.value_dim), std::vector<T>(rows, T(7)),
+               std::vector<T>(2 * rows, T(7))};
   f.o.each([](T& x) { x = T(7); });
-  attention_forward<T>(p.inputs(), {f.o.view(), f.lse.data(), with_statistics ? f.statistics.data() : nullptr}, mask, score);
+  attention_forward<T>(p.inputs(), {f.o.view(), f.lse.data(), with_statistics ? f.statistics.data() : nullptr}, mask,
+                       score);
   return f;
 }
 
@@ -138,10 +142,12 @@ struct Backward {
 };
 
 template <class T, class M, class S>
-Backward<T> run_backward(const Problem<T>& p, const Forward<T>& f, const M& mask, const S& score, bool with_lse = true) {
+Backward<T> run_backward(const Problem<T>& p, const Forward<T>& f, const M& mask, const S& score,
+                         bool with_lse = true) {
   const Shape& s = p.shape;
   Backward<T> g{Heads<T>(s.batch, s.queries, s.heads, s.key_dim), Heads<T>(s.batch, s.keys, s.kv_heads, s.key_dim),
-                Heads<T>(s.batch, s.keys, s.kv_heads, s.value_dim), std::vector<T>(static_cast<std::size_t>(s.heads), T(0))};
+                Heads<T>(s.batch, s.keys, s.kv_heads, s.value_dim),
+                std::vector<T>(static_cast<std::size_t>(s.heads), T(0))};
   for (Heads<T>* h : {&g.dq, &g.dk, &g.dv}) h->each([](T& x) { x = T(7); });
   AttentionGradients<T> grad;
   grad.o = f.o.view();
@@ -202,7 +208,8 @@ Reference reference(const Problem<T>& p, const Allowed& allowed, const ScoreOf& 
         lse.push_back(sum > 0.0 ? max + std::log(sum) : -infinity);
         for (std::size_t n = 0; n < seen.size(); ++n) {
           const double weight = std::exp(t[n] - max) / sum;
-          for (Index c = 0; c < s.value_dim; ++c) o.at(b, i, h, c) += weight * static_cast<double>(p.v.at(b, seen[n], g, c));
+          for (Index c = 0; c < s.value_dim; ++c)
+            o.at(b, i, h, c) += weight * static_cast<double>(p.v.at(b, seen[n], g, c));
         }
         double delta = with_lse ? -static_cast<double>(p.d_lse[lse.size() - 1]) : 0.0;
         for (Index c = 0; c < s.value_dim; ++c) delta += o.at(b, i, h, c) * static_cast<double>(p.d_o.at(b, i, h, c));
@@ -276,7 +283,8 @@ void check(const Problem<T>& p, const M& mask, const S& score, const Allowed& al
   CHECK(distance(g.dk.values(), want.dk) <= backward_tolerance<T> * std::max(largest(want.dk), 1e-3));
   CHECK(distance(g.dv.values(), want.dv) <= backward_tolerance<T> * std::max(largest(want.dv), 1e-3));
   if (!p.sinks.empty()) {
-    CHECK(distance(as_doubles(g.d_sinks), want.d_sinks) <= backward_tolerance<T> * std::max(largest(want.d_sinks), 1e-3));
+    CHECK(distance(as_doubles(g.d_sinks), want.d_sinks) <=
+          backward_tolerance<T> * std::max(largest(want.d_sinks), 1e-3));
   }
   CHECK(g.dq.gaps_untouched());
   CHECK(g.dk.gaps_untouched());

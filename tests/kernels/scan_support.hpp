@@ -69,7 +69,8 @@ Doubles doubles(const std::vector<T>& x) {
   return Doubles(x.begin(), x.end());
 }
 
-/// The largest difference, relative to the largest number expected; infinite if the sizes differ or something is not finite.
+/// The largest difference, relative to the largest number expected; infinite if the sizes differ or something is not
+/// finite.
 inline double difference(const Doubles& got, const Doubles& expected) {
   if (got.size() != expected.size()) return std::numeric_limits<double>::infinity();
   double largest = 0, worst = 0;

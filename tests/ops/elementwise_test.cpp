@@ -35,7 +35,8 @@ void check_arithmetic(const A& a, const B& b, const Shape& expected_shape) {
   const double tolerance = std::is_same_v<T, float> ? 1e-6 : 1e-15;
   const auto left = [&](Index i) { return a.data()[source(a.shape(), expected_shape, i)]; };
   const auto right = [&](Index i) { return b.data()[source(b.shape(), expected_shape, i)]; };
-  const auto total = add(a, b), less = sub(a, b), product = mul(a, b), quotient = div(a, b), scaled = add_scaled(a, b, 0.5);
+  const auto total = add(a, b), less = sub(a, b), product = mul(a, b), quotient = div(a, b),
+             scaled = add_scaled(a, b, 0.5);
   CHECK(total.shape() == expected_shape);
   CHECK(difference(total, [&](Index i) { return left(i) + right(i); }) == 0);
   CHECK(difference(less, [&](Index i) { return left(i) - right(i); }) == 0);

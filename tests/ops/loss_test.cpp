@@ -25,7 +25,8 @@ struct Naive {
   double mean = 0, sum = 0;
 
   template <class X>
-  Naive(const X& x, const Ids* targets, const X* probabilities, const CrossEntropyParameters& p, const std::vector<double>& w) {
+  Naive(const X& x, const Ids* targets, const X* probabilities, const CrossEntropyParameters& p,
+        const std::vector<double>& w) {
     const Index n = x.extent(X::rank() - 1), rows = x.size() / n;
     long double losses = 0, weights = 0, z = 0, kept = 0;
     for (Index r = 0; r < rows; ++r) {
@@ -58,12 +59,14 @@ Ids random_targets(Index batch, Index length, Index classes, std::int64_t ignore
   Ids t(batch, length);
   Random random(5);
   Index i = 0;
-  for (auto& v : t) v = ++i % 4 == 0 ? ignore : static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(classes)));
+  for (auto& v : t)
+    v = ++i % 4 == 0 ? ignore : static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(classes)));
   return t;
 }
 
 template <class T, class W>
-void check_all(const DynTensor<T, 3>& x, const Ids* targets, const DynTensor<T, 3>* q, CrossEntropyParameters p, const W& weight) {
+void check_all(const DynTensor<T, 3>& x, const Ids* targets, const DynTensor<T, 3>* q, CrossEntropyParameters p,
+               const W& weight) {
   const double tolerance = std::is_same_v<T, float> ? 3e-6 : 1e-14;
   std::vector<double> w(static_cast<std::size_t>(x.extent(2)), 1.0);
   if constexpr (!std::is_same_v<W, None>) w.assign(weight.begin(), weight.end());
@@ -141,8 +144,9 @@ TEST_CASE("cross-entropy: ignored rows and large or masked logits") {
   Ids t(2, 3);
   t.fill(-100);
   t(1, 2) = 4;
-  for (Index c = 0; c < 5; ++c) x(0, 0, c) = std::numeric_limits<double>::quiet_NaN();  // of a position that does not count
-  x(1, 2, 0) = -infinity;                                                                // a class that cannot be
+  for (Index c = 0; c < 5; ++c)
+    x(0, 0, c) = std::numeric_limits<double>::quiet_NaN();  // of a position that does not count
+  x(1, 2, 0) = -infinity;                                   // a class that cannot be
   Tape tape;
   const auto tracked = track(tape, x);
   const auto loss = cross_entropy(tracked, t);

@@ -24,7 +24,8 @@ DynTensor<double, 2> naive(const X& x, bool centered, double eps, W&& weight, B&
     mean /= static_cast<long double>(n);
     for (Index i = 0; i < n; ++i) square += (x.data()[r * n + i] - mean) * (x.data()[r * n + i] - mean);
     const long double scale = 1 / std::sqrt(square / static_cast<long double>(n) + eps);
-    for (Index i = 0; i < n; ++i) y(r, i) = static_cast<double>((x.data()[r * n + i] - mean) * scale * weight(i) + bias(i));
+    for (Index i = 0; i < n; ++i)
+      y(r, i) = static_cast<double>((x.data()[r * n + i] - mean) * scale * weight(i) + bias(i));
   }
   return y;
 }
@@ -51,7 +52,8 @@ TEMPLATE_TEST_CASE("norms against naive ones", "", float, double) {
     same(layer_norm(x, w, none), naive(x, true, 1e-5, weight, zero));
     same(layer_norm(x, w, b), naive(x, true, 1e-5, weight, bias));
     same(layer_norm(x, none, b, 0.1), naive(x, true, 0.1, one, bias));
-    same(layer_norm(x, DynParameter<TestType, 1>(w), DynParameter<TestType, 1>(), 0.1), naive(x, true, 0.1, weight, zero));
+    same(layer_norm(x, DynParameter<TestType, 1>(w), DynParameter<TestType, 1>(), 0.1),
+         naive(x, true, 0.1, weight, zero));
     same(rms_norm(x, none), naive(x, false, 1e-6, one, zero));
     same(rms_norm(x, w), naive(x, false, 1e-6, weight, zero));
     same(rms_norm(x, w, 0.01, 1), naive(x, false, 0.01, shifted, zero));
@@ -63,7 +65,8 @@ TEST_CASE("norms: a mean that is large against the deviation, and constant rows"
   Random random(1);
   for (float& v : x) v = static_cast<float>(300 + random.normal());
   const auto expected = naive(x, true, 1e-5, one, zero);
-  CHECK(difference(layer_norm(x, none, none), [&](Index i) { return expected.data()[i]; }) < 2e-5);  // 300 in float: 1.5e-5 apart
+  CHECK(difference(layer_norm(x, none, none), [&](Index i) { return expected.data()[i]; }) <
+        2e-5);  // 300 in float: 1.5e-5 apart
 
   Tape tape;
   const auto constant = track(tape, DynTensor<double, 2>(DynExtents<2>(2, 4), 3.0));

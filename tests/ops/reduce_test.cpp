@@ -18,7 +18,8 @@ namespace {
 template <class X, class F>
 double over_line(const X& x, std::size_t axis, Index i, double start, F&& f) {
   const Index n = x.extent(axis), inner = x.shape().size(axis + 1, X::rank());
-  for (Index j = 0; j < n; ++j) start = f(start, static_cast<double>(x.data()[(i / inner * n + j) * inner + i % inner]));
+  for (Index j = 0; j < n; ++j)
+    start = f(start, static_cast<double>(x.data()[(i / inner * n + j) * inner + i % inner]));
   return start;
 }
 

@@ -69,7 +69,8 @@ TEST_CASE("slice takes a part of any axis") {
         for (Index i = 0; i < shape[0]; ++i) {
           for (Index j = 0; j < shape[1]; ++j) {
             for (Index k = 0; k < shape[2]; ++k) {
-              wrong += y(i, j, k) != x(i + (from == 0 ? begin : 0), j + (from == 1 ? begin : 0), k + (from == 2 ? begin : 0));
+              wrong += y(i, j, k) !=
+                       x(i + (from == 0 ? begin : 0), j + (from == 1 ? begin : 0), k + (from == 2 ? begin : 0));
             }
           }
         }

@@ -36,12 +36,14 @@ TEMPLATE_TEST_CASE("softmaxes against naive ones", "", float, double) {
     for (Index axis = -3; axis < 3; ++axis) {
       const auto at = static_cast<std::size_t>((axis + 3) % 3);
       CAPTURE(n, axis);
-      CHECK(difference(softmax(x, axis), [&](Index i) { return std::exp(x.data()[i] - naive_lse(x, at, i)); }) < tolerance * 4);
+      CHECK(difference(softmax(x, axis), [&](Index i) { return std::exp(x.data()[i] - naive_lse(x, at, i)); }) <
+            tolerance * 4);
       CHECK(difference(log_softmax(x, axis), [&](Index i) { return x.data()[i] - naive_lse(x, at, i); }) < tolerance);
       const Index inner = x.shape().size(at + 1, 3);
       const auto lse = logsumexp(x, axis);
       CHECK(lse.rank() == 2);
-      CHECK(difference(lse, [&](Index i) { return naive_lse(x, at, i / inner * x.extent(at) * inner + i % inner); }) < tolerance);
+      CHECK(difference(lse, [&](Index i) { return naive_lse(x, at, i / inner * x.extent(at) * inner + i % inner); }) <
+            tolerance);
       CHECK(logsumexp(x, axis, keep_axis).shape() == detail::with_axis_one(x.shape(), at));
     }
     CHECK(difference(softmax(x), [&](Index i) { return softmax(x, 2).data()[i]; }) == 0);
@@ -49,8 +51,8 @@ TEMPLATE_TEST_CASE("softmaxes against naive ones", "", float, double) {
 }
 
 TEST_CASE("softmaxes: large values, and masked ones") {
-  const DynTensor<double, 2> x(DynExtents<2>(4, 3), {1000, 1000, -infinity, -infinity, -infinity, -infinity, -1000, -infinity,
-                                                      -infinity, 1e300, 0, -1e300});
+  const DynTensor<double, 2> x(DynExtents<2>(4, 3), {1000, 1000, -infinity, -infinity, -infinity, -infinity, -1000,
+                                                     -infinity, -infinity, 1e300, 0, -1e300});
   const auto y = softmax(x);
   const double expected[] = {0.5, 0.5, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0};
   CHECK(difference(y, [&](Index i) { return expected[i]; }) < 1e-15);
@@ -104,6 +106,7 @@ TEST_CASE("softmax: results do not depend on the number of threads, errors are n
   set_num_threads(1);
   CHECK(difference(two_threads, [&](Index i) { return one_thread.data()[i]; }) == 0);
   CHECK(error_of<ShapeError>([&] { softmax(x, 2); }) == "softmax: axis 2 of a tensor of rank 2");
-  CHECK(error_of<ShapeError>([&] { log_softmax(DynTensor<float, 0>()); }) == "log_softmax: axis -1 of a tensor of rank 0");
+  CHECK(error_of<ShapeError>([&] { log_softmax(DynTensor<float, 0>()); }) ==
+        "log_softmax: axis -1 of a tensor of rank 0");
   CHECK(softmax(DynTensor<float, 2>(0, 3)).shape() == Shape{0, 3});
 }

@@ -40,8 +40,8 @@ double difference(const Y& y, F&& expected) {
   return worst / largest;
 }
 
-/// First and second derivatives of f agree with differences. 1e-6 is what the design asks for; 1e-8 is what smooth functions
-/// give, so that a wrong term of small weight shows.
+/// First and second derivatives of f agree with differences. 1e-6 is what the design asks for; 1e-8 is what smooth
+/// functions give, so that a wrong term of small weight shows.
 template <class F, class... X>
 void check_gradients(F&& f, X&... x) {
   const auto first = ordo::gradcheck(f, x...);

@@ -24,8 +24,8 @@
 
 namespace ordo {
 
-/// What a check found: the largest |analytic - numeric| of any element, relative to the largest |gradient| of its tensor (or
-/// 1e-3 if that is larger), and where. `checked` elements were tried.
+/// What a check found: the largest |analytic - numeric| of any element, relative to the largest |gradient| of its
+/// tensor (or 1e-3 if that is larger), and where. `checked` elements were tried.
 struct GradcheckResult {
   double error = 0;
   std::string where;
@@ -127,8 +127,8 @@ struct CheckedTensor {
 };
 
 /// Compares one tensor's gradient with differences of `loss`.
-inline void gradcheck_tensor(const CheckedTensor& x, const AnyTensor<double>& gradient, const std::function<double()>& loss,
-                             Random& random, GradcheckResult& result) {
+inline void gradcheck_tensor(const CheckedTensor& x, const AnyTensor<double>& gradient,
+                             const std::function<double()>& loss, Random& random, GradcheckResult& result) {
   constexpr Index samples = 200;
   constexpr double step = 1e-3;
   if (gradient.present() && gradient.size() != x.value.size()) {
@@ -177,7 +177,8 @@ inline GradcheckResult gradcheck_first(const CheckedFunction& f) {
   const auto flat = f.track_inputs(tape);
   const Gradients g = tape.backward(f.loss(tape, flat, weights));
   GradcheckResult result;
-  gradcheck_inputs(f, flat, g, [&] { return dot(weights, f.plain()); }, random, result);
+  gradcheck_inputs(
+      f, flat, g, [&] { return dot(weights, f.plain()); }, random, result);
   return result;
 }
 
@@ -217,7 +218,8 @@ template <class F, class... X>
 CheckedFunction checked_function(F& f, X&... x) {
   CheckedFunction c;
   const auto remember = [&](auto& input) {
-    if constexpr (std::is_same_v<value_type_of<std::remove_cvref_t<decltype(input)>>, double>) c.inputs.push_back(borrow(input));
+    if constexpr (std::is_same_v<value_type_of<std::remove_cvref_t<decltype(input)>>, double>)
+      c.inputs.push_back(borrow(input));
   };
   (remember(x), ...);
   c.plain = [&] { return borrow(f(std::as_const(x)...)).copy(); };
@@ -239,26 +241,27 @@ CheckedFunction checked_function(F& f, X&... x) {
 
 }  // namespace detail
 
-/// Checks the gradient of f with respect to each of the double tensors x: f takes as many tensors, plain or tracked, and returns
-/// one tensor, whose elements are weighted by random numbers. Steps of 1e-3 and fourth-order differences give errors of about
-/// 1e-11 for smooth f. Of a tensor with more than 200 elements a sample is tried. The x are changed and put back.
+/// Checks the gradient of f with respect to each of the double tensors x: f takes as many tensors, plain or tracked,
+/// and returns one tensor, whose elements are weighted by random numbers. Steps of 1e-3 and fourth-order differences
+/// give errors of about 1e-11 for smooth f. Of a tensor with more than 200 elements a sample is tried. The x are
+/// changed and put back.
 template <class F, class... X>
 GradcheckResult gradcheck(F&& f, X&... x) {
   return detail::gradcheck_first(detail::checked_function(f, x...));
 }
 
 /// Checks the second derivatives of f with respect to the double tensors x: with w and v random, the gradient of
-/// sum_k <v_k, d<w, f>/dx_k>, as the tape computes it by recording its own backward pass, against differences of the first
-/// gradient.
+/// sum_k <v_k, d<w, f>/dx_k>, as the tape computes it by recording its own backward pass, against differences of the
+/// first gradient.
 template <class F, class... X>
 GradcheckResult gradcheck_second(F&& f, X&... x) {
   return detail::gradcheck_second(detail::checked_function(f, x...));
 }
 
-/// Checks the gradients of all parameters of a model, found by its visit(), and of those inputs that are double tensors:
-/// f(model, x...) returns one tensor. The inputs are tracked; integers (token ids) may be among them, and without any input
-/// there would be nothing to record on. Of the result, `where` names a parameter as checkpoints do ("layers.0.in_proj.weight").
-/// The model's values are changed and put back.
+/// Checks the gradients of all parameters of a model, found by its visit(), and of those inputs that are double
+/// tensors: f(model, x...) returns one tensor. The inputs are tracked; integers (token ids) may be among them, and
+/// without any input there would be nothing to record on. Of the result, `where` names a parameter as checkpoints do
+/// ("layers.0.in_proj.weight"). The model's values are changed and put back.
 template <class Model, class F, class... X>
 GradcheckResult gradcheck_parameters(Model& model, F&& f, X&... x) {
   static_assert(sizeof...(X) > 0, "gradcheck_parameters: give the model's input, so that the call can be recorded");

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Error messages from pieces. The place that fails only lists them, and the string is put together elsewhere: checks stay a
-/// few instructions, and cheap to compile, in code that is instantiated often.
+/// Error messages from pieces. The place that fails only lists them, and the string is put together elsewhere: checks
+/// stay a few instructions, and cheap to compile, in code that is instantiated often.
 ///
 ///     if (a != b) fail<ShapeError>({"reshape: ", a, " has ", a.size(), " elements, ", b, " has ", b.size()});
 
@@ -19,10 +19,11 @@ namespace ordo {
 /// A text, a number or a shape. Refers to what it was made from.
 class MessagePart {
  public:
-  MessagePart(const char* text) noexcept : text_(text) {}             // NOLINT(google-explicit-constructor)
-  MessagePart(const std::string& text) noexcept : text_(text) {}      // NOLINT(google-explicit-constructor)
-  MessagePart(std::string_view text) noexcept : text_(text) {}        // NOLINT(google-explicit-constructor)
-  MessagePart(const Shape& shape) noexcept : kind_(Kind::shape), shape_(&shape) {}  // NOLINT(google-explicit-constructor)
+  MessagePart(const char* text) noexcept : text_(text) {}         // NOLINT(google-explicit-constructor)
+  MessagePart(const std::string& text) noexcept : text_(text) {}  // NOLINT(google-explicit-constructor)
+  MessagePart(std::string_view text) noexcept : text_(text) {}    // NOLINT(google-explicit-constructor)
+  MessagePart(const Shape& shape) noexcept
+      : kind_(Kind::shape), shape_(&shape) {}  // NOLINT(google-explicit-constructor)
   template <std::integral I>
   MessagePart(I number) noexcept : kind_(Kind::integer), integer_(static_cast<long long>(number)) {}  // NOLINT
   MessagePart(double number) noexcept : kind_(Kind::real), real_(number) {}  // NOLINT(google-explicit-constructor)

@@ -1,8 +1,10 @@
 #pragma once
 /// \file
-/// Activation functions with their first and second derivatives. The kind is a run-time value, looked at once for each call.
+/// Activation functions with their first and second derivatives. The kind is a run-time value, looked at once for each
+/// call.
 ///
-/// Values and first derivatives are those of simd/math.hpp: precise in the tails, no NaN from finite arguments, NaN stays NaN.
+/// Values and first derivatives are those of simd/math.hpp: precise in the tails, no NaN from finite arguments, NaN
+/// stays NaN.
 
 #include <algorithm>
 #include <array>
@@ -48,8 +50,8 @@ enum class Activation : unsigned char {
 
 namespace detail {
 inline constexpr std::array<std::string_view, 16> activation_names{
-    "none",       "relu",     "relu_squared", "leaky_relu", "elu",  "gelu",       "gelu_tanh",    "quick_gelu",
-    "silu",       "softplus", "sigmoid",      "tanh",       "mish", "hard_swish", "hard_sigmoid", "log_sigmoid"};
+    "none", "relu",     "relu_squared", "leaky_relu", "elu",  "gelu",       "gelu_tanh",    "quick_gelu",
+    "silu", "softplus", "sigmoid",      "tanh",       "mish", "hard_swish", "hard_sigmoid", "log_sigmoid"};
 }  // namespace detail
 
 /// The name as in configurations: "gelu_tanh".
@@ -78,17 +80,20 @@ struct ActivationParameters {
 
 namespace kernels {
 
-/// The functions, on vectors: value(x), first and second derivative first(x), second(x).
-namespace activations {
+/// An activation and its derivatives, as functions of a vector.
+template <class Value, class First, class Second>
+struct ActivationFunctions {
+  Value value;
+  First first;
+  Second second;
+};
+template <class Value, class First, class Second>
+ActivationFunctions(Value, First, Second) -> ActivationFunctions<Value, First, Second>;
 
 namespace detail {
-/// x held to [-limit, limit]: beyond, exponentials have long become 0, and a square of x could overflow. NaN stays.
-template <class V>
-V held(const V& x, typename V::value_type limit) {
-  return simd::select(x > V(limit), V(limit), simd::select(x < V(-limit), V(-limit), x));
-}
 
-/// What second derivatives are made of, not inlined: they are rare, and would be most of what this file costs to compile.
+/// What second derivatives are made of, not inlined: they are rare, and would be most of what this file costs to
+/// compile.
 template <class V>
 [[gnu::noinline]] V sigmoid_slope(V x) {
   return simd::sigmoid_grad(x);
@@ -97,221 +102,117 @@ template <class V>
 [[gnu::noinline]] V tanh_of(V x) {
   return simd::tanh(x);
 }
+
+/// x held to [-limit, limit]: beyond, exponentials have long become 0, and a square of x could overflow. NaN stays.
+template <class V>
+V held(V x, typename V::value_type limit) {
+  return simd::select(x > V(limit), V(limit), simd::select(x < V(-limit), V(-limit), x));
+}
+
+/// phi(x) (2 - x^2), phi the normal density. Where fma rounds once, the rounding of x^2 is put back.
+template <class V>
+V gelu_second(V x) {
+  using T = typename V::value_type;
+  const V c = held(x, T(64)), square = c * c, rest = simd::fms(c, c, square);
+  const V e = simd::exp(V(T(-0.5)) * square);
+  return V(T(0.39894228040143267794)) * simd::fma(e, V(T(-0.5)) * rest, e) * (V(2) - square);
+}
+
+/// With u = 2 sqrt(2/pi) (x + 0.044715 x^3): sigma'(u) (2 u' + x u'' - x u'^2 tanh(u/2)).
+template <class V>
+V gelu_tanh_second(V at) {
+  using T = typename V::value_type;
+  constexpr double c = 1.5957691216057307117, k = 0.044715;
+  const V x = held(at, T(32)), square = x * x;
+  const V u = x * simd::fma(square, V(T(c * k)), V(T(c))), slope = simd::fma(square, V(T(3 * c * k)), V(T(c)));
+  const V bend = simd::fma(square, V(T(6 * c * k)), slope + slope);
+  return sigmoid_slope(u) * simd::fnma(x * slope * slope, tanh_of(V(T(0.5)) * u), bend);
+}
+
+/// Of x sigma(c x): c sigma'(c x) (2 - c x tanh(c x / 2)).
+template <class V>
+V silu_second(V x, typename V::value_type c) {
+  using T = typename V::value_type;
+  const V u = V(c) * x;
+  return V(c) * sigmoid_slope(u) * simd::fnma(u, tanh_of(V(T(0.5)) * u), V(2));
+}
+
+/// Of x t, t = tanh(log(1 + exp(x))): 2 t' + x t'', t' = (1 - t^2) sigma(x), t'' = t' (sigma(-x) - 2 t sigma(x)).
+template <class V>
+V mish_second(V x) {
+  const V n = simd::exp(-simd::abs(x));
+  const auto left = x < V(0);
+  // t = a / (a + b), 1 - t = b / (a + b), from the exponential that cannot overflow
+  const V a = simd::select(left, n * (n + V(2)), n + n + V(1)), b = simd::select(left, V(2), V(2) * n * n);
+  const V scale = V(1) / (a + b), t = a * scale, large = V(1) / (V(1) + n), small = n * large;
+  const V plus = simd::select(left, small, large), minus = simd::select(left, large, small);
+  const V slope = b * scale * (V(1) + t) * plus;
+  return slope * simd::fma(x, simd::fnma(t + t, plus, minus), V(2));
+}
+
 }  // namespace detail
-
-struct Identity {
-  template <class V>
-  V value(const V& x) const { return x; }
-  template <class V>
-  V first(const V&) const { return V(1); }
-  template <class V>
-  V second(const V&) const { return V(0); }
-};
-
-struct Relu {
-  template <class V>
-  V value(const V& x) const { return simd::relu(x); }
-  template <class V>
-  V first(const V& x) const { return simd::select(x > V(0), V(1), V(0)); }
-  template <class V>
-  V second(const V&) const { return V(0); }
-};
-
-struct ReluSquared {
-  template <class V>
-  V value(const V& x) const { return simd::relu_squared(x); }
-  template <class V>
-  V first(const V& x) const { return V(2) * simd::relu(x); }
-  template <class V>
-  V second(const V& x) const { return simd::select(x > V(0), V(2), V(0)); }
-};
-
-template <class T>
-struct LeakyRelu {
-  T slope;
-  template <class V>
-  V value(const V& x) const { return simd::select(x > V(0), x, V(slope) * x); }
-  template <class V>
-  V first(const V& x) const { return simd::select(x > V(0), V(1), V(slope)); }
-  template <class V>
-  V second(const V&) const { return V(0); }
-};
-
-template <class T>
-struct Elu {
-  T alpha;
-  template <class V>
-  V value(const V& x) const { return simd::select(x > V(0), x, V(alpha) * simd::elu(x)); }
-  template <class V>
-  V first(const V& x) const { return simd::select(x > V(0), V(1), V(alpha) * simd::elu_grad(x)); }
-  template <class V>
-  V second(const V& x) const { return simd::select(x > V(0), V(0), V(alpha) * simd::elu_grad(x)); }
-};
-
-/// f'' = phi(x) (2 - x^2), phi the normal density. Where fma rounds once, the rounding of x^2 is put back.
-struct Gelu {
-  template <class V>
-  V value(const V& x) const { return simd::gelu(x); }
-  template <class V>
-  V first(const V& x) const { return simd::gelu_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    using T = typename V::value_type;
-    const V c = detail::held(x, T(64)), square = c * c, rest = simd::fms(c, c, square);
-    const V e = simd::exp(V(T(-0.5)) * square);
-    return V(T(0.39894228040143267794)) * simd::fma(e, V(T(-0.5)) * rest, e) * (V(2) - square);
-  }
-};
-
-/// x sigma(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3): f'' = sigma'(u) (2 u' + x u'' - x u'^2 tanh(u/2)).
-struct GeluTanh {
-  template <class V>
-  V value(const V& x) const { return simd::gelu_tanh(x); }
-  template <class V>
-  V first(const V& x) const { return simd::gelu_tanh_grad(x); }
-  template <class V>
-  V second(const V& at) const {
-    using T = typename V::value_type;
-    constexpr double c = 1.5957691216057307117, k = 0.044715;
-    const V x = detail::held(at, T(32)), square = x * x;
-    const V u = x * simd::fma(square, V(T(c * k)), V(T(c))), slope = simd::fma(square, V(T(3 * c * k)), V(T(c)));
-    const V bend = simd::fma(x * x, V(T(6 * c * k)), slope + slope);
-    return detail::sigmoid_slope(u) * simd::fnma(x * slope * slope, detail::tanh_of(V(T(0.5)) * u), bend);
-  }
-};
-
-/// x sigma(c x): f'' = c sigma'(c x) (2 - c x tanh(c x / 2)).
-struct QuickGelu {
-  template <class V>
-  V value(const V& x) const { return simd::quick_gelu(x); }
-  template <class V>
-  V first(const V& x) const { return simd::quick_gelu_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    using T = typename V::value_type;
-    const V u = V(T(1.702)) * x;
-    return V(T(1.702)) * detail::sigmoid_slope(u) * simd::fnma(u, detail::tanh_of(V(T(0.5)) * u), V(2));
-  }
-};
-
-struct Silu {
-  template <class V>
-  V value(const V& x) const { return simd::silu(x); }
-  template <class V>
-  V first(const V& x) const { return simd::silu_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    using T = typename V::value_type;
-    return detail::sigmoid_slope(x) * simd::fnma(x, detail::tanh_of(V(T(0.5)) * x), V(2));
-  }
-};
-
-/// Written as -log sigma(-beta x): simd::softplus is x itself above 20.
-template <class T>
-struct Softplus {
-  T beta;
-  template <class V>
-  V value(const V& x) const { return simd::log_sigmoid(V(-beta) * x) / V(-beta); }
-  template <class V>
-  V first(const V& x) const { return simd::sigmoid(V(beta) * x); }
-  template <class V>
-  V second(const V& x) const { return V(beta) * detail::sigmoid_slope(V(beta) * x); }
-};
-
-struct Sigmoid {
-  template <class V>
-  V value(const V& x) const { return simd::sigmoid(x); }
-  template <class V>
-  V first(const V& x) const { return simd::sigmoid_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    using T = typename V::value_type;
-    return -detail::sigmoid_slope(x) * detail::tanh_of(V(T(0.5)) * x);
-  }
-};
-
-struct Tanh {
-  template <class V>
-  V value(const V& x) const { return simd::tanh(x); }
-  template <class V>
-  V first(const V& x) const { return simd::tanh_grad(x); }
-  template <class V>
-  V second(const V& x) const { return V(-2) * simd::tanh_grad(x) * detail::tanh_of(x); }
-};
-
-/// x t, t = tanh(log(1 + exp(x))): f'' = 2 t' + x t'', t' = (1 - t^2) sigma(x), t'' = t' (sigma(-x) - 2 t sigma(x)).
-struct Mish {
-  template <class V>
-  V value(const V& x) const { return simd::mish(x); }
-  template <class V>
-  V first(const V& x) const { return simd::mish_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    const V n = simd::exp(-simd::abs(x));
-    const auto left = x < V(0);
-    // t = a / (a + b), 1 - t = b / (a + b), from the exponential that cannot overflow
-    const V a = simd::select(left, n * (n + V(2)), n + n + V(1)), b = simd::select(left, V(2), V(2) * n * n);
-    const V scale = V(1) / (a + b), t = a * scale, large = V(1) / (V(1) + n), small = n * large;
-    const V plus = simd::select(left, small, large), minus = simd::select(left, large, small);
-    const V slope = b * scale * (V(1) + t) * plus;
-    return slope * simd::fma(x, simd::fnma(t + t, plus, minus), V(2));
-  }
-};
-
-struct HardSwish {
-  template <class V>
-  V value(const V& x) const { return simd::hard_swish(x); }
-  template <class V>
-  V first(const V& x) const { return simd::hard_swish_grad(x); }
-  template <class V>
-  V second(const V& x) const {
-    using T = typename V::value_type;
-    return simd::select(simd::abs(x) < V(3), V(T(1) / T(3)), V(0));
-  }
-};
-
-struct HardSigmoid {
-  template <class V>
-  V value(const V& x) const { return simd::hard_sigmoid(x); }
-  template <class V>
-  V first(const V& x) const { return simd::hard_sigmoid_grad(x); }
-  template <class V>
-  V second(const V&) const { return V(0); }
-};
-
-struct LogSigmoid {
-  template <class V>
-  V value(const V& x) const { return simd::log_sigmoid(x); }
-  template <class V>
-  V first(const V& x) const { return simd::log_sigmoid_grad(x); }
-  template <class V>
-  V second(const V& x) const { return -detail::sigmoid_slope(x); }
-};
-
-}  // namespace activations
 
 /// Calls f with the functions of an activation, for vectors of T.
 template <class T, class F>
 decltype(auto) with_activation(const ActivationParameters& p, F&& f) {
+  using simd::select;
+  const T slope = static_cast<T>(p.negative_slope), alpha = static_cast<T>(p.alpha), beta = static_cast<T>(p.beta);
+  const auto zero = [](auto x) { return decltype(x)(0); };
+  const auto one = [](auto x) { return decltype(x)(1); };
+  // where(x > 0, a, b) with numbers or vectors
+  const auto positive = [](auto x, auto a, auto b) {
+    return select(x > decltype(x)(0), decltype(x)(a), decltype(x)(b));
+  };
+  const auto inside = [](auto x, T a) { return select(simd::abs(x) < decltype(x)(3), decltype(x)(a), decltype(x)(0)); };
+
   switch (p.kind) {
-    case ordo::Activation::relu: return f(activations::Relu{});
-    case ordo::Activation::relu_squared: return f(activations::ReluSquared{});
-    case ordo::Activation::leaky_relu: return f(activations::LeakyRelu<T>{static_cast<T>(p.negative_slope)});
-    case ordo::Activation::elu: return f(activations::Elu<T>{static_cast<T>(p.alpha)});
-    case ordo::Activation::gelu: return f(activations::Gelu{});
-    case ordo::Activation::gelu_tanh: return f(activations::GeluTanh{});
-    case ordo::Activation::quick_gelu: return f(activations::QuickGelu{});
-    case ordo::Activation::silu: return f(activations::Silu{});
-    case ordo::Activation::softplus: return f(activations::Softplus<T>{static_cast<T>(p.beta)});
-    case ordo::Activation::sigmoid: return f(activations::Sigmoid{});
-    case ordo::Activation::tanh: return f(activations::Tanh{});
-    case ordo::Activation::mish: return f(activations::Mish{});
-    case ordo::Activation::hard_swish: return f(activations::HardSwish{});
-    case ordo::Activation::hard_sigmoid: return f(activations::HardSigmoid{});
-    case ordo::Activation::log_sigmoid: return f(activations::LogSigmoid{});
     case ordo::Activation::none: break;
+    case ordo::Activation::relu:
+      return f(ActivationFunctions{simd::relu, [=](auto x) { return positive(x, T(1), T(0)); }, zero});
+    case ordo::Activation::relu_squared:
+      return f(ActivationFunctions{simd::relu_squared, [](auto x) { return decltype(x)(2) * simd::relu(x); },
+                                   [=](auto x) { return positive(x, T(2), T(0)); }});
+    case ordo::Activation::leaky_relu:
+      return f(ActivationFunctions{[=](auto x) { return positive(x, x, decltype(x)(slope) * x); },
+                                   [=](auto x) { return positive(x, T(1), slope); }, zero});
+    case ordo::Activation::elu:
+      return f(ActivationFunctions{[=](auto x) { return positive(x, x, decltype(x)(alpha) * simd::elu(x)); },
+                                   [=](auto x) { return positive(x, T(1), decltype(x)(alpha) * simd::elu_grad(x)); },
+                                   [=](auto x) { return positive(x, T(0), decltype(x)(alpha) * simd::elu_grad(x)); }});
+    case ordo::Activation::gelu:
+      return f(ActivationFunctions{simd::gelu, simd::gelu_grad, [](auto x) { return detail::gelu_second(x); }});
+    case ordo::Activation::gelu_tanh:
+      return f(ActivationFunctions{simd::gelu_tanh, simd::gelu_tanh_grad,
+                                   [](auto x) { return detail::gelu_tanh_second(x); }});
+    case ordo::Activation::quick_gelu:
+      return f(ActivationFunctions{simd::quick_gelu, simd::quick_gelu_grad,
+                                   [](auto x) { return detail::silu_second(x, T(1.702)); }});
+    case ordo::Activation::silu:
+      return f(ActivationFunctions{simd::silu, simd::silu_grad, [](auto x) { return detail::silu_second(x, T(1)); }});
+    case ordo::Activation::softplus:  // as -log sigma(-beta x): simd::softplus is x itself above 20
+      return f(ActivationFunctions{
+          [=](auto x) { return simd::log_sigmoid(decltype(x)(-beta) * x) / decltype(x)(-beta); },
+          [=](auto x) { return simd::sigmoid(decltype(x)(beta) * x); },
+          [=](auto x) { return decltype(x)(beta) * detail::sigmoid_slope(decltype(x)(beta) * x); }});
+    case ordo::Activation::sigmoid:
+      return f(ActivationFunctions{simd::sigmoid, simd::sigmoid_grad, [](auto x) {
+                                     return -detail::sigmoid_slope(x) * detail::tanh_of(decltype(x)(T(0.5)) * x);
+                                   }});
+    case ordo::Activation::tanh:
+      return f(ActivationFunctions{simd::tanh, simd::tanh_grad,
+                                   [](auto x) { return decltype(x)(-2) * simd::tanh_grad(x) * detail::tanh_of(x); }});
+    case ordo::Activation::mish:
+      return f(ActivationFunctions{simd::mish, simd::mish_grad, [](auto x) { return detail::mish_second(x); }});
+    case ordo::Activation::hard_swish:
+      return f(
+          ActivationFunctions{simd::hard_swish, simd::hard_swish_grad, [=](auto x) { return inside(x, T(1) / T(3)); }});
+    case ordo::Activation::hard_sigmoid:
+      return f(ActivationFunctions{simd::hard_sigmoid, simd::hard_sigmoid_grad, zero});
+    case ordo::Activation::log_sigmoid:
+      return f(ActivationFunctions{simd::log_sigmoid, simd::log_sigmoid_grad,
+                                   [](auto x) { return -detail::sigmoid_slope(x); }});
   }
-  return f(activations::Identity{});
+  return f(ActivationFunctions{[](auto x) { return x; }, one, zero});
 }
 
 // ---- over arrays ----
@@ -321,8 +222,8 @@ namespace detail {
 /// How many elements a thread takes at a time.
 inline constexpr Index activation_grain = 1 << 15;
 
-/// out[i] = f(x[i], u[i]), i < n. One copy of the body, tail included: the functions are long, and a second copy would double
-/// the time to compile them.
+/// out[i] = f(x[i], u[i]), i < n. One copy of the body, tail included: the functions are long, and a second copy would
+/// double the time to compile them.
 template <class Arch, class T, class F>
 void for_each_vector(const T* x, const T* u, T* out, Index n, F f) {
   using V = simd::Vec<T, Arch>;
@@ -355,7 +256,8 @@ void for_each_piece(const ActivationParameters& p, Index n, F f) {
 template <class T, class Arch = simd::DefaultArch>
 void activate(const ActivationParameters& p, const T* x, T* y, Index n) {
   detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
-    detail::for_each_vector<Arch>(x + begin, x + begin, y + begin, end - begin, [&](auto v, auto) { return f.value(v); });
+    detail::for_each_vector<Arch>(x + begin, x + begin, y + begin, end - begin,
+                                  [&](auto v, auto) { return f.value(v); });
   });
 }
 
@@ -363,7 +265,8 @@ void activate(const ActivationParameters& p, const T* x, T* y, Index n) {
 template <class T, class Arch = simd::DefaultArch>
 void activate_first(const ActivationParameters& p, const T* x, const T* u, T* y, Index n) {
   detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
-    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin, [&](auto v, auto g) { return g * f.first(v); });
+    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin,
+                                  [&](auto v, auto g) { return g * f.first(v); });
   });
 }
 
@@ -371,7 +274,8 @@ void activate_first(const ActivationParameters& p, const T* x, const T* u, T* y,
 template <class T, class Arch = simd::DefaultArch>
 void activate_second(const ActivationParameters& p, const T* x, const T* u, T* y, Index n) {
   detail::for_each_piece<T>(p, n, [&](auto f, Index begin, Index end) {
-    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin, [&](auto v, auto g) { return g * f.second(v); });
+    detail::for_each_vector<Arch>(x + begin, u + begin, y + begin, end - begin,
+                                  [&](auto v, auto g) { return g * f.second(v); });
   });
 }
 

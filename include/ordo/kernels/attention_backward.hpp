@@ -1,10 +1,10 @@
 #pragma once
 /// \file
 /// The backward pass of the attention engine (attention_tile.hpp): scores are computed again from q, k and the saved
-/// statistics of the rows, and every tile of them feeds all three gradients at once (five products a tile, where a pass for dq and
-/// another for dk and dv would need seven).
+/// statistics of the rows, and every tile of them feeds all three gradients at once (five products a tile, where a pass
+/// for dq and another for dk and dv would need seven).
 ///
-///     p = exp(t - lse)   dp = <do_i, v_j>   delta = <do_i, o_i> - dlse_i   dt = p (dp - delta)   ds = dt * dt/ds
+///     p = exp(t - lse)   dp = <do_i, v_j>   delta = <do_i, o_i> - dlse_i   dt = p (dp - delta)   ds = f'(s) dt
 ///     dv_j = sum_i p do_i     dk_j = scale sum_i ds q_i     dq_i = scale sum_j ds k_j
 
 #include <cmath>
@@ -16,8 +16,8 @@
 
 namespace ordo::kernels {
 
-/// What the backward pass reads besides the inputs, and what it writes. Gradients are overwritten, all of them: keys that
-/// no query sees get zeros.
+/// What the backward pass reads besides the inputs, and what it writes. Gradients are overwritten, all of them: keys
+/// that no query sees get zeros.
 template <class T>
 struct AttentionGradients {
   HeadsView<const T> o;           ///< [B, Lq, H, V], the output of the forward pass
@@ -50,7 +50,7 @@ BackwardPlan backward_plan(const AttentionInputs<T>& in) noexcept {
   plan.count = std::max<Index>(std::clamp<Index>(block_bytes / row_bytes, 64, 512) / in.group(), 1);
   if (plan.count > wide) plan.count = plan.count / wide * wide;
   plan.count = std::min(plan.count, in.queries);
-  plan.tile = 64;
+  plan.tile = round_up(64, Tile::key_rows);
   constexpr Index enough_tasks = 32, least_keys = 1024;
   plan.parts = std::clamp<Index>(enough_tasks / std::max<Index>(in.batch * in.kv_heads, 1), 1,
                                  std::max<Index>(in.keys / least_keys, 1));
@@ -77,17 +77,27 @@ class BackwardPart {
   BackwardPart(const AttentionInputs<T>& in, const BackwardPlan& plan, const AttentionGradients<T>& grad, const M& mask,
                const Score& score, T* part_dq)
       : in_(in), plan_(plan), grad_(grad), mask_(mask), score_(score), part_dq_(part_dq) {
-    const Index padded = round_up(plan.count * in.group(), wide), keys = plan.tile + Tile::rows;
+    const Index padded = round_up(plan.count * in.group(), wide), keys = plan.tile + Tile::key_rows;
     key_stride_ = round_up(in.key_dim, Tile::lanes);
     value_stride_ = round_up(in.value_dim, Tile::lanes);
-    const Index sizes[] = {padded * in.key_dim,  padded * in.value_dim, padded * key_stride_,  padded * value_stride_,
-                           padded * key_stride_, keys * key_stride_,    keys * value_stride_,  keys * key_stride_,
-                           keys * value_stride_, keys * wide,           keys * wide,           in.value_dim * Tile::panel,
-                           padded,               padded,                padded,                padded};
-    T** const parts[] = {&queries_, &outputs_, &query_rows_, &output_rows_,   &dq_,
-                         &keys_,    &values_,  &dk_,         &dv_,            &p_,
-                         &ds_,      &old_,     &max_,        &log_sum_,       &delta_,
-                         &lane_queries_};
+    const Index sizes[] = {padded * in.key_dim,
+                           padded * in.value_dim,
+                           padded * key_stride_,
+                           padded * value_stride_,
+                           padded * key_stride_,
+                           keys * key_stride_,
+                           keys * value_stride_,
+                           keys * key_stride_,
+                           keys * value_stride_,
+                           keys * wide,
+                           keys * wide,
+                           in.value_dim * Tile::panel,
+                           padded,
+                           padded,
+                           padded,
+                           padded};
+    T** const parts[] = {&queries_, &outputs_, &query_rows_, &output_rows_, &dq_,  &keys_,    &values_, &dk_,
+                         &dv_,      &p_,       &ds_,         &old_,         &max_, &log_sum_, &delta_,  &lane_queries_};
     static_assert(std::size(sizes) == std::size(parts));
     Index all = 0;
     for (const Index n : sizes) all += round_up(n, 16);
@@ -181,7 +191,7 @@ class BackwardPart {
   }
 
   void key_tile(const RowBlock& block, Index padded, Range tile) {
-    const Index count = tile.size(), all = count + Tile::rows, rows = block.rows();
+    const Index count = tile.size(), all = count + Tile::key_rows, rows = block.rows();
     const bool finite = copy_rows<Arch>(in_.k.at(block.batch, tile.begin, block.kv_head), in_.k.row_stride, count,
                                         in_.key_dim, keys_, key_stride_, all, T(1), !hides_nothing);
     copy_rows<Arch>(in_.v.at(block.batch, tile.begin, block.kv_head), in_.v.row_stride, count, in_.value_dim, values_,
@@ -239,8 +249,8 @@ class BackwardPart {
     // Keys that are seen by the same units together.
     for (Index j = 0; j < keys;) {
       const Range rows = rows_that_see(seen, j, count);
-      Index end = j + Tile::rows;
-      while (end < keys && rows_that_see(seen, end, count) == rows) end += Tile::rows;
+      Index end = j + Tile::key_rows;
+      while (end < keys && rows_that_see(seen, end, count) == rows) end += Tile::key_rows;
       end = std::min(end, keys);
       if (!rows.empty()) key_products(r, rows, {j, end});
       j = end;
@@ -262,11 +272,11 @@ class BackwardPart {
     }
   }
 
-  /// The hull of the rows that see one of the keys j .. j + tile rows - 1.
+  /// The hull of the rows that see one of the keys j .. j + key_rows - 1.
   static Range rows_that_see(const Range (&seen)[units], Index j, Index count) noexcept {
     Range rows{};
     for (Index u = 0; u < units; ++u) {
-      if (!intersect(seen[u], {j, j + Tile::rows}).empty()) {
+      if (!intersect(seen[u], {j, j + Tile::key_rows}).empty()) {
         rows = hull(rows, {u * Tile::unit, std::min((u + 1) * Tile::unit, count)});
       }
     }
@@ -344,12 +354,12 @@ class BackwardPart {
 
   /// The products below read whole register tiles of keys.
   void pad_keys(Index keys) noexcept {
-    const Index missing = round_up(keys, Tile::rows) - keys;
+    const Index missing = round_up(keys, Tile::key_rows) - keys;
     std::fill_n(p_ + keys * wide, missing * wide, T(0));
     std::fill_n(ds_ + keys * wide, missing * wide, T(0));
   }
 
-  /// dv += p do and dk += ds q over some of the rows behind r. Keys begin at a multiple of the register tile's rows.
+  /// dv += p do and dk += ds q over some of the rows behind r. Keys begin at a multiple of key_rows.
   void key_products(Index r, Range rows, Range keys) noexcept {
     const Index at = keys.begin * wide + rows.begin;
     product_rows<Arch>(keys.size(), value_stride_ / Tile::lanes, rows.size(), p_ + at, wide,
@@ -445,10 +455,9 @@ void sink_gradients(const AttentionInputs<T>& in, const AttentionGradients<T>& g
 
 }  // namespace detail
 
-/// Gradients of attention_forward() with the same inputs, mask and score policy. Deterministic: the order of all sums
-/// follows from the shape alone.
-/// Cost: 4 B H Lq Lk (K + V) + 2 B H Lq Lk K flops for a full mask; scratch of some 100 KB to 1 MB a thread, and, where few
-/// heads meet many keys, up to 32 / (B Hk) more copies of dq.
+/// Gradients of attention_forward() with the same inputs, mask and score policy, t = f(s). The order of all sums
+/// follows from the shape alone. Cost: 4 B H Lq Lk (K + V) + 2 B H Lq Lk K flops for a full mask; scratch of some 100
+/// KB to 1 MB a thread, and, where few heads meet many keys, up to 32 / (B Hk) more copies of dq.
 template <class T, class Arch = simd::DefaultArch, AttentionMask M, class Score>
 void attention_backward(const AttentionInputs<T>& in, const AttentionGradients<T>& grad, const M& mask,
                         const Score& score) {

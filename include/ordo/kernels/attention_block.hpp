@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// What the passes of the attention engine (attention_tile.hpp) share: its arguments, the register tile, blocks of query
-/// rows, and the copies that the products read.
+/// What the passes of the attention engine (attention_tile.hpp) share: its arguments, the register tile, blocks of
+/// query rows, and the copies that the products read.
 
 #include <algorithm>
 #include <numbers>
@@ -45,7 +45,7 @@ struct AttentionInputs {
   HeadsView<const T> k;                    ///< [B, Lk, Hk, K]
   HeadsView<const T> v;                    ///< [B, Lk, Hk, V]
   T scale = T(1);
-  const T* sinks = nullptr;                ///< null, or [H]: a score that joins the softmax and brings no value
+  const T* sinks = nullptr;  ///< null, or [H]: a score that joins the softmax and brings no value
 
   constexpr Index group() const noexcept { return heads / kv_heads; }
 };
@@ -53,17 +53,18 @@ struct AttentionInputs {
 /// What the forward pass writes.
 template <class T>
 struct AttentionOutputs {
-  HeadsView<T> o;      ///< [B, Lq, H, V]
-  T* lse = nullptr;    ///< null, or [B, H, Lq]: log of the sum of exp(t)
-  /// Null, or [B, H, Lq, 2]: what attention_backward() needs of each row. It is lse in two pieces, because the whole has
-  /// lost what decides about p = exp(t - lse) where scores are large.
+  HeadsView<T> o;    ///< [B, Lq, H, V]
+  T* lse = nullptr;  ///< null, or [B, H, Lq]: log of the sum of exp(t)
+  /// Null, or [B, H, Lq, 2]: what attention_backward() needs of each row. It is lse in two pieces, because the whole
+  /// has lost what decides about p = exp(t - lse) where scores are large.
   T* statistics = nullptr;
 };
 
 namespace detail {
 
 /// Scores become exponents of two. Where no policy stands between, the queries are scaled by log2(e) before; else what
-/// the policy gives is a natural exponent, and (t - max) is multiplied (the difference first: it is exact for the largest).
+/// the policy gives is a natural exponent, and (t - max) is multiplied (the difference first: it is exact for the
+/// largest).
 template <class T, class Score>
 inline constexpr T query_factor = score_changes_nothing<Score> ? std::numbers::log2e_v<T> : T(1);
 template <class T, class Score>
@@ -78,16 +79,19 @@ template <class Score, class V>
   }
 }
 
-/// The register tile of the attention products, smaller than that of gemm.hpp: its rows have to divide the lanes of a
-/// unit, so that no product ever computes rows of its neighbour.
+/// The register tiles of the attention products. Where the rows of a tile are keys, rows behind the last one are
+/// computed and not used. Where they are queries, they have to divide a unit, so that no product touches its
+/// neighbour's rows.
 template <class T, class Arch>
 struct AttentionTile {
   static constexpr bool many_registers = RegisterTile<T, Arch>::registers == 32;
   static constexpr Index lanes = simd::lanes<T, Arch>;
-  static constexpr Index rows = many_registers ? 8 : 4;
-  static constexpr Index vectors = many_registers ? 2 : 3;
+  static constexpr Index key_rows = many_registers ? 8 : RegisterTile<T, Arch>::rows;
+  static constexpr Index key_vectors = 2;
+  static constexpr Index query_rows = many_registers ? 8 : 4;
+  static constexpr Index query_vectors = !many_registers && simd::has_fma<Arch> ? 3 : 2;
   /// Queries whose visible keys are found together.
-  static constexpr Index unit = std::max(lanes, rows);
+  static constexpr Index unit = std::max(lanes, query_rows);
   /// Queries whose scores are computed together.
   static constexpr Index panel = 2 * unit;
 };
@@ -96,14 +100,13 @@ constexpr Index round_up(Index n, Index to) noexcept { return (n + to - 1) / to 
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-/// c[r] = row_scale[r] c[r] + sum_p a(r, p) b[p] for r < m rounded up to tile rows and `vectors` vectors of columns;
-/// `keep` false: c is not read. row_scale null: 1.
-template <class Arch, Index NV, class T, template <class> class Operand>
+/// c[r] = row_scale[r] c[r] + sum_p a(r, p) b[p] for r < m rounded up to `rows`, and NV vectors of columns; `keep`
+/// false: c is not read. row_scale null: 1.
+template <class Arch, Index rows, Index NV, class T, template <class> class Operand>
 [[gnu::always_inline]] inline void product_columns(Index m, Index depth, Operand<T> a, Index a_step, const T* b,
                                                    Index b_stride, T* c, Index c_stride, bool keep,
                                                    const T* row_scale) noexcept {
   using V = simd::Vec<T, Arch>;
-  constexpr Index rows = AttentionTile<T, Arch>::rows;
   for (Index r = 0; r < m; r += rows) {
     V acc[rows][NV];
     if (keep) {
@@ -122,46 +125,49 @@ template <class Arch, Index NV, class T, template <class> class Operand>
   }
 }
 
-template <class Arch, class T, template <class> class Operand>
+/// The same for any number of vectors, `most` at a time.
+template <class Arch, Index rows, Index most, class T, template <class> class Operand>
 [[gnu::noinline]] void product(Index m, Index vectors, Index depth, Operand<T> a, Index a_step, const T* b,
                                Index b_stride, T* c, Index c_stride, bool keep, const T* row_scale) noexcept {
-  using Tile = AttentionTile<T, Arch>;
-  constexpr Index most = Tile::vectors;
+  constexpr Index lanes = simd::lanes<T, Arch>;
   while (vectors > 0) {
     // 4 = 2 + 2 rather than 3 + 1: a tile of one vector is bound by latency.
     const Index now = vectors >= most && vectors != most + 1 ? most : (vectors >= 2 ? 2 : 1);
     if (now == most) {
-      product_columns<Arch, most>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
+      product_columns<Arch, rows, most>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
     } else if (now == 2) {
-      if constexpr (most > 2) product_columns<Arch, 2>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
+      product_columns<Arch, rows, 2>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
     } else {
-      product_columns<Arch, 1>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
+      product_columns<Arch, rows, 1>(m, depth, a, a_step, b, b_stride, c, c_stride, keep, row_scale);
     }
     vectors -= now;
-    b += now * Tile::lanes;
-    c += now * Tile::lanes;
+    b += now * lanes;
+    c += now * lanes;
   }
 }
 
-/// c = a b (keep: c += a b), the rows of `a` at a[r * a_stride + p].
+/// c = a b (keep: c += a b), the rows of `a`, keys, at a[r * a_stride + p].
 template <class Arch, class T>
 inline void product_rows(Index m, Index vectors, Index depth, const T* a, Index a_stride, const T* b, Index b_stride,
                          T* c, Index c_stride, bool keep) noexcept {
-  product<Arch>(m, vectors, depth, BroadcastRows<T>{a, a_stride}, a_stride, b, b_stride, c, c_stride, keep,
-                static_cast<const T*>(nullptr));
+  using Tile = AttentionTile<T, Arch>;
+  product<Arch, Tile::key_rows, Tile::key_vectors>(m, vectors, depth, BroadcastRows<T>{a, a_stride}, a_stride, b,
+                                                   b_stride, c, c_stride, keep, static_cast<const T*>(nullptr));
 }
 
-/// c[r] = row_scale[r] c[r] + (a b)[r], element (r, p) of `a` at a[p * a_stride + r].
+/// c[r] = row_scale[r] c[r] + (a b)[r], the rows of `a`, queries, at a[p * a_stride + r].
 template <class Arch, class T>
 inline void product_transposed(Index m, Index vectors, Index depth, const T* a, Index a_stride, const T* b,
                                Index b_stride, T* c, Index c_stride, const T* row_scale) noexcept {
-  product<Arch>(m, vectors, depth, BroadcastColumns<T>{a, a_stride}, 1, b, b_stride, c, c_stride, true, row_scale);
+  using Tile = AttentionTile<T, Arch>;
+  product<Arch, Tile::query_rows, Tile::query_vectors>(m, vectors, depth, BroadcastColumns<T>{a, a_stride}, 1, b,
+                                                       b_stride, c, c_stride, true, row_scale);
 }
 
 // ---- blocks of query rows -------------------------------------------------------------------------------------------
 
-/// The rows that a task works on: queries first .. first + count - 1 of all heads of a group, head by head. Row r is query
-/// first + r % count of head `head0 + r / count`.
+/// The rows that a task works on: queries first .. first + count - 1 of all heads of a group, head by head. Row r is
+/// query first + r % count of head `head0 + r / count`.
 struct RowBlock {
   Index batch = 0, kv_head = 0, head0 = 0, group = 1;
   Index first = 0, count = 0;
@@ -203,9 +209,6 @@ class RowLanes {
  public:
   using V = simd::Vec<T, Arch>;
 
-  /// What fill() needs for n rows, in elements of T and of Index.
-  static constexpr Index size(Index padded) noexcept { return padded; }
-
   RowLanes(T* queries, Index* heads) noexcept : queries_(queries), heads_(heads) {}
 
   /// Rows behind the last one repeat it.
@@ -228,7 +231,11 @@ class RowLanes {
   Pairs<T, Arch> at(Index r) const noexcept {
     const Index* heads = heads_ + r;
     const bool same = heads[0] == heads[V::size - 1];
-    return {batch_, heads[0], same ? nullptr : heads, V::load_unaligned(queries_ + r), V(T(0)),
+    return {batch_,
+            heads[0],
+            same ? nullptr : heads,
+            V::load_unaligned(queries_ + r),
+            V(T(0)),
             std::clamp<Index>(rows_ - r, 0, static_cast<Index>(V::size))};
   }
 
@@ -240,8 +247,8 @@ class RowLanes {
 
 // ---- copies ---------------------------------------------------------------------------------------------------------
 
-/// to[r * to_stride + c] = factor * from[r * from_stride + c] for r < rows, c < cols; columns cols .. to_stride and rows
-/// rows .. padded become 0. Returns whether all numbers are finite if `check`.
+/// to[r * to_stride + c] = factor * from[r * from_stride + c] for r < rows, c < cols; columns cols .. to_stride and
+/// rows rows .. padded become 0. Returns whether all numbers are finite if `check`.
 template <class Arch, class T>
 [[gnu::noinline]] bool copy_rows(const T* from, Index from_stride, Index rows, Index cols, T* to, Index to_stride,
                                  Index padded, T factor, bool check) noexcept {
@@ -271,7 +278,8 @@ template <class Arch, class T>
 /// Asks for rows of a view ahead of their copy: they lie too far apart for the processor to guess the next. Inlined,
 /// because GCC 12 takes a function that only prefetches for one that does nothing.
 template <class T>
-[[gnu::always_inline]] inline void prefetch_rows(const HeadsView<const T>& view, Index b, Index head, Range rows, Index dim) noexcept {
+[[gnu::always_inline]] inline void prefetch_rows(const HeadsView<const T>& view, Index b, Index head, Range rows,
+                                                 Index dim) noexcept {
 #if defined(__GNUC__)
   constexpr Index line = static_cast<Index>(memory_alignment / sizeof(T));
   for (Index r = rows.begin; r < rows.end; ++r) {
@@ -305,8 +313,8 @@ class BlockRows {
   Index count_, left_;
 };
 
-/// to[c * width + n] = factor * row_n[c] for the next `count` rows, c < cols: queries in lanes. Lanes count .. width repeat
-/// the last row (or hold zeros, if there is none).
+/// to[c * width + n] = factor * row_n[c] for the next `count` rows, c < cols: queries in lanes. Lanes count .. width
+/// repeat the last row (or hold zeros, if there is none).
 template <class T>
 [[gnu::noinline]] void transpose_rows(BlockRows<const T>& rows, Index count, Index cols, T* to, Index width,
                                       T factor) noexcept {
@@ -350,8 +358,8 @@ template <class T>
 
 // ---- what a panel of queries sees of a tile of keys -----------------------------------------------------------------
 
-/// For each unit of a panel: the keys of the tile (relative to its first) that it may see, and whether each pair of them
-/// has to be asked for.
+/// For each unit of a panel: the keys of the tile (relative to its first) that it may see, and whether each pair of
+/// them has to be asked for.
 template <class T, class Arch>
 struct PanelView {
   using Tile = AttentionTile<T, Arch>;
@@ -398,7 +406,7 @@ struct PanelView {
  private:
   template <AttentionMask M>
   static void trim(const M& mask, const RowBlock& block, Index from, Index to, Range& seen) {
-    constexpr Index step = Tile::rows;
+    constexpr Index step = Tile::key_rows;
     while (!seen.empty() &&
            block.cover(mask, from, to, {seen.begin, std::min(seen.begin + step, seen.end)}) == Cover::empty) {
       seen.begin += step;
@@ -410,7 +418,7 @@ struct PanelView {
   }
 };
 
-/// scores[j * stride + lane] = <k_j, q_lane> for what the panel sees; writes up to tile rows - 1 keys beyond.
+/// scores[j * stride + lane] = <k_j, q_lane> for what the panel sees; writes up to key_rows - 1 keys beyond.
 template <class T, class Arch>
 void panel_scores(const PanelView<T, Arch>& view, Index dim, const T* keys, Index key_stride, const T* queries,
                   T* scores, Index stride) noexcept {

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The forward pass of the attention engine (attention_tile.hpp) for few query rows: one token, or a few, against a cache.
+/// The forward pass of the attention engine (attention_tile.hpp) for few query rows: one token, or a few, against a
+/// cache.
 ///
 /// Bound by reading keys and values, so each row of them is read in place, once for all heads of the group; lanes run
 /// along the keys of one query. Nothing is packed or copied but a tile of values that the mask hides from some queries
@@ -23,7 +24,11 @@ ForwardPlan decode_plan(const AttentionInputs<T>& in) noexcept {
   plan.count = in.queries;
   plan.blocks = 1;
   plan.tile = 64;
-  split_keys(plan, in.batch * in.kv_heads, in.keys);
+  // A long cache comes from memory, where the heads of a row lie side by side: one task reads them all. A short one
+  // lies in the processor's caches, and each head is a task.
+  constexpr Index many_keys = 4096;
+  plan.heads = in.keys >= many_keys ? in.kv_heads : 1;
+  split_keys(plan, in.batch * in.kv_heads / plan.heads, in.keys);
   return plan;
 }
 
@@ -46,15 +51,31 @@ template <class Arch, class T, std::size_t... I>
   ((to[I] = simd::hsum(sums[I])), ...);
 }
 
+/// Rows of keys and values that will be needed next. They are asked for a few at a time, between products: all at once
+/// would fill the queues to memory and stop the products until they are through.
+template <class T>
+struct NextRows {
+  HeadsView<const T> k, v;
+  Index batch, kv_head, key_dim, value_dim;
+  Range rows;
+
+  [[gnu::always_inline]] void prefetch(Range some) const noexcept {
+    const Range now = intersect({rows.begin + some.begin, rows.begin + some.end}, rows);
+    prefetch_rows(k, batch, kv_head, now, key_dim);
+    prefetch_rows(v, batch, kv_head, now, value_dim);
+  }
+};
+
 /// scores[r * score_stride + j] = <key j, query r>, j < keys rounded up to lanes; what is behind the last repeats it.
 template <class Arch, class T>
 [[gnu::noinline]] void dot_rows(Index rows, Index keys, Index dim, const T* queries, Index query_stride, const T* k,
-                                Index k_stride, T* scores, Index score_stride) noexcept {
+                                Index k_stride, T* scores, Index score_stride, const NextRows<T>& next) noexcept {
   constexpr Index lanes = simd::lanes<T, Arch>;
   for (Index j = 0; j < keys; j += lanes) {
     const T* p[static_cast<std::size_t>(lanes)];
     for (Index n = 0; n < lanes; ++n) p[n] = k + std::min(j + n, keys - 1) * k_stride;
     for (Index r = 0; r < rows; ++r) {
+      next.prefetch({j + r * lanes / rows, j + (r + 1) * lanes / rows});
       dot_keys<Arch>(p, queries + r * query_stride, dim, scores + r * score_stride + j,
                      std::make_index_sequence<static_cast<std::size_t>(lanes)>{});
     }
@@ -84,7 +105,7 @@ template <class Arch, std::size_t M, class T>
   if (vectors >= 1) columns(std::integral_constant<std::size_t, 1>{});
 }
 
-/// All queries of one group of heads against one part of the keys.
+/// All queries of the groups of some key/value heads against one part of the keys.
 template <class T, class Arch, AttentionMask M, class Score>
 class DecodePart {
   using V = simd::Vec<T, Arch>;
@@ -106,54 +127,73 @@ class DecodePart {
         rows_(in.queries * in.group()),
         key_stride_(round_up(in.key_dim, lanes)),
         value_stride_(round_up(in.value_dim, lanes)),
-        memory_(rows_ * (key_stride_ + value_stride_ + plan.tile + 3) + round_up(rows_ * 3, 16)) {
-    queries_ = memory_.data();
-    values_out_ = queries_ + rows_ * key_stride_;
-    p_ = values_out_ + rows_ * value_stride_;
-    max_ = p_ + rows_ * plan.tile;
-    sum_ = max_ + rows_;
-    factor_ = sum_ + rows_;
+        memory_(rows_ * (plan.heads * (key_stride_ + value_stride_ + 2) + plan.tile + 1)) {
+    all_queries_ = memory_.data();
+    all_values_out_ = all_queries_ + plan.heads * rows_ * key_stride_;
+    p_ = all_values_out_ + plan.heads * rows_ * value_stride_;
+    all_max_ = p_ + rows_ * plan.tile;
+    all_sum_ = all_max_ + plan.heads * rows_;
+    factor_ = all_sum_ + plan.heads * rows_;
   }
 
-  void run(Index batch, Index kv_head, Index part) {
-    const RowBlock block{batch, kv_head, kv_head * in_.group(), in_.group(), 0, in_.queries};
+  /// Key/value heads first .. first + plan.heads - 1.
+  void run(Index batch, Index first, Index part) {
     const Range all = intersect({part * plan_.part_keys, (part + 1) * plan_.part_keys}, {0, in_.keys});
-    const Range seen = block.keys(mask_, 0, rows_, all);
-    begin(block, part);
+    const auto block_of = [&](Index n) {
+      select(n);
+      return RowBlock{batch, first + n, (first + n) * in_.group(), in_.group(), 0, in_.queries};
+    };
+    Range seen{};
+    for (Index n = 0; n < plan_.heads; ++n) {
+      const RowBlock block = block_of(n);
+      seen = hull(seen, block.keys(mask_, 0, rows_, all));
+      begin(block, part);
+    }
     for (Index j = seen.begin; j < seen.end; j += plan_.tile) {
       const Range tile{j, std::min(j + plan_.tile, seen.end)};
       const Range next = intersect({tile.end, tile.end + plan_.tile}, seen);
-      prefetch_rows(in_.k, batch, kv_head, next, in_.key_dim);
-      key_tile(block, tile);
+      for (Index n = 0; n < plan_.heads; ++n) key_tile(block_of(n), tile, next);
     }
-    for (Index r = 0; r < rows_; ++r) {
-      out_.template put<Arch>(part, batch, block.head(r), block.query(r), values_out_ + r * value_stride_, max_[r], sum_[r]);
+    for (Index n = 0; n < plan_.heads; ++n) {
+      const RowBlock block = block_of(n);
+      for (Index r = 0; r < rows_; ++r) {
+        out_.template put<Arch>(part, batch, block.head(r), block.query(r), values_out_ + r * value_stride_, max_[r],
+                                sum_[r]);
+      }
     }
   }
 
  private:
+  /// The state of the n-th head.
+  void select(Index n) noexcept {
+    queries_ = all_queries_ + n * rows_ * key_stride_;
+    values_out_ = all_values_out_ + n * rows_ * value_stride_;
+    max_ = all_max_ + n * rows_;
+    sum_ = all_sum_ + n * rows_;
+  }
+
   void begin(const RowBlock& block, Index part) {
     const V scale(in_.scale * query_factor<T, Score>);
     const bool sink = in_.sinks != nullptr && part == 0;
     for (Index r = 0; r < rows_; ++r) {
       const T* const q = in_.q.at(block.batch, block.query(r), block.head(r));
       T* const to = queries_ + r * key_stride_;
-      simd::for_lanes<T, Arch>(in_.key_dim, [&](Index c, Index n) {
-        simd::store(to + c, V(simd::load_partial<Arch>(q + c, n) * scale));
-      });
+      simd::for_lanes<T, Arch>(
+          in_.key_dim, [&](Index c, Index n) { simd::store(to + c, V(simd::load_partial<Arch>(q + c, n) * scale)); });
       max_[r] = sink ? in_.sinks[block.head(r)] * query_factor<T, Score> : -infinity;
       sum_[r] = sink ? T(1) : T(0);
     }
     std::fill_n(values_out_, rows_ * value_stride_, T(0));
   }
 
-  void key_tile(const RowBlock& block, Range tile) {
+  void key_tile(const RowBlock& block, Range tile, Range next) {
     const Index count = tile.size();
     const Cover cover = block.cover(mask_, 0, rows_, tile);
     if (cover == Cover::empty) return;
     const bool partial = hides || cover == Cover::partial;
     dot_rows<Arch>(rows_, count, in_.key_dim, queries_, key_stride_, in_.k.at(block.batch, tile.begin, block.kv_head),
-                   in_.k.row_stride, p_, plan_.tile);
+                   in_.k.row_stride, p_, plan_.tile,
+                   NextRows<T>{in_.k, in_.v, block.batch, block.kv_head, in_.key_dim, in_.value_dim, next});
     bool hidden = false;
     for (Index r = 0; r < rows_; ++r) {
       hidden |= partial ? softmax<true>(block, r, tile) : softmax<false>(block, r, tile);
@@ -253,20 +293,23 @@ class DecodePart {
   const Score& score_;
   Index rows_, key_stride_, value_stride_;
   Scratch<T> memory_;
-  T *queries_, *values_out_, *p_, *max_, *sum_, *factor_;
+  T *all_queries_, *all_values_out_, *all_max_, *all_sum_, *p_, *factor_;
+  T *queries_, *values_out_, *max_, *sum_;  // of the selected head
 };
 
 /// All groups of heads, few query rows each.
 template <class T, class Arch, AttentionMask M, class Score>
 void decode_parts(const AttentionInputs<T>& in, const ForwardPlan& plan, const ForwardOutput<T>& out, const M& mask,
                   const Score& score) {
-  const double numbers = static_cast<double>(plan.part_keys) * static_cast<double>(in.key_dim + in.value_dim);
+  const double numbers =
+      static_cast<double>(plan.part_keys * plan.heads) * static_cast<double>(in.key_dim + in.value_dim);
   const auto grain = static_cast<Index>(1e5 / std::max(numbers, 1.0)) + 1;  // some 10 microseconds
-  parallel_for(in.batch * in.kv_heads * plan.parts, grain, [&](Index begin, Index end) {
+  const Index groups = in.kv_heads / plan.heads;
+  parallel_for(in.batch * groups * plan.parts, grain, [&](Index begin, Index end) {
     DecodePart<T, Arch, M, Score> worker(in, plan, out, mask, score);
     for (Index task = begin; task < end; ++task) {
-      const Index part = task % plan.parts, head = task / plan.parts % in.kv_heads;
-      worker.run(task / (plan.parts * in.kv_heads), head, part);
+      const Index part = task % plan.parts, group = task / plan.parts % groups;
+      worker.run(task / (plan.parts * groups), group * plan.heads, part);
     }
   });
 }

@@ -14,15 +14,15 @@
 
 namespace ordo::kernels::detail {
 
-/// Where a piece of the forward pass puts its rows: finished ones into the outputs, or, if the keys are split among tasks,
-/// unfinished ones (sum of exp(t - max) v, max, sum of exp(t - max)) into the parts.
+/// Where a piece of the forward pass puts its rows: finished ones into the outputs, or, if the keys are split among
+/// tasks, unfinished ones (sum of exp(t - max) v, max, sum of exp(t - max)) into the parts.
 template <class T>
 struct ForwardOutput {
   AttentionOutputs<T> to;
-  T factor = T(1);            ///< exponent_factor of the score policy
-  T* part_values = nullptr;   ///< [parts, B, H, Lq, V]
-  T* part_max = nullptr;      ///< [parts, B, H, Lq]
-  T* part_sum = nullptr;      ///< [parts, B, H, Lq]
+  T factor = T(1);           ///< exponent_factor of the score policy
+  T* part_values = nullptr;  ///< [parts, B, H, Lq, V]
+  T* part_max = nullptr;     ///< [parts, B, H, Lq]
+  T* part_sum = nullptr;     ///< [parts, B, H, Lq]
   Index heads = 0, queries = 0, value_dim = 0, all_rows = 0;
 
   /// values[V], not yet divided by sum.
@@ -44,8 +44,8 @@ struct ForwardOutput {
 
   void put_sums(Index row, T max, T sum) const noexcept {
     if (to.lse != nullptr) {
-      to.lse[row] = sum == T(0) ? -std::numeric_limits<T>::infinity()
-                                : max * (factor * std::numbers::ln2_v<T>) + std::log(sum);
+      to.lse[row] =
+          sum == T(0) ? -std::numeric_limits<T>::infinity() : max * (factor * std::numbers::ln2_v<T>)+std::log(sum);
     }
     if (to.statistics != nullptr) {
       to.statistics[2 * row] = max;
@@ -91,6 +91,7 @@ struct ForwardPlan {
   Index tile = 0;       ///< keys at a time
   Index parts = 1;      ///< of the keys
   Index part_keys = 0;  ///< keys of a part
+  Index heads = 1;      ///< key/value heads of a task (attention_decode.hpp)
 
   Index tasks(Index batch, Index kv_heads) const noexcept { return batch * kv_heads * blocks * parts; }
 };
@@ -115,7 +116,8 @@ ForwardPlan forward_plan(const AttentionInputs<T>& in) noexcept {
   plan.count = std::min(plan.count, in.queries);
   plan.blocks = (in.queries + plan.count - 1) / plan.count;
   constexpr Index tile_bytes = 32768;  // of values
-  plan.tile = std::clamp<Index>(tile_bytes / static_cast<Index>(sizeof(T)) / in.value_dim / 16 * 16, 32, 128);
+  plan.tile =
+      round_up(std::clamp<Index>(tile_bytes / static_cast<Index>(sizeof(T)) / in.value_dim, 32, 128), Tile::key_rows);
   split_keys(plan, in.batch * in.kv_heads * plan.blocks, in.keys);
   return plan;
 }
@@ -134,11 +136,17 @@ class ForwardBlock {
   ForwardBlock(const AttentionInputs<T>& in, const ForwardPlan& plan, const ForwardOutput<T>& out, const M& mask,
                const Score& score)
       : in_(in), plan_(plan), out_(out), mask_(mask), score_(score) {
-    const Index padded = round_up(plan.count * in.group(), Tile::panel), keys = plan.tile + Tile::rows;
+    const Index padded = round_up(plan.count * in.group(), Tile::panel), keys = plan.tile + Tile::key_rows;
     key_stride_ = round_up(in.key_dim, Tile::lanes);
     value_stride_ = round_up(in.value_dim, Tile::lanes);
-    const Index sizes[] = {padded * in.key_dim,  padded * value_stride_, keys * Tile::panel, keys * key_stride_,
-                           keys * value_stride_, padded,                 padded,             padded,
+    const Index sizes[] = {padded * in.key_dim,
+                           padded * value_stride_,
+                           keys * Tile::panel,
+                           keys * key_stride_,
+                           keys * value_stride_,
+                           padded,
+                           padded,
+                           padded,
                            padded};
     T** const parts[] = {&queries_, &values_out_, &scores_, &keys_, &values_, &max_, &sum_, &factor_, &lane_queries_};
     Index all = 0;
@@ -164,10 +172,9 @@ class ForwardBlock {
       const Range tile{j, std::min(j + plan_.tile, seen.end)};
       if (block.cover(mask_, 0, rows, tile) == Cover::empty) continue;
       copy_rows<Arch>(in_.k.at(block.batch, j, block.kv_head), in_.k.row_stride, tile.size(), in_.key_dim, keys_,
-                      key_stride_, tile.size() + Tile::rows, T(1), false);
-      const bool finite =
-          copy_rows<Arch>(in_.v.at(block.batch, j, block.kv_head), in_.v.row_stride, tile.size(), in_.value_dim,
-                          values_, value_stride_, tile.size(), T(1), !hides_nothing);
+                      key_stride_, tile.size() + Tile::key_rows, T(1), false);
+      const bool finite = copy_rows<Arch>(in_.v.at(block.batch, j, block.kv_head), in_.v.row_stride, tile.size(),
+                                          in_.value_dim, values_, value_stride_, tile.size(), T(1), !hides_nothing);
       const Index panels = padded / Tile::panel;
       const Index ahead = (plan_.tile + panels - 1) / panels;  // keys of the next tile for each panel of this one
       for (Index r = 0; r < padded; r += Tile::panel) {

@@ -2,19 +2,23 @@
 /// \file
 /// Which keys a query sees: the mask policies of the attention engine (attention_tile.hpp).
 ///
-/// A mask is a value that the kernels copy nothing of and inline everything of. Only the first member is required; the
-/// others let the engine skip work, and what is missing is derived from what is there:
+/// A mask is a small value that is inlined into the loops. Only the first member is required; the others let the engine
+/// skip work, and what is missing is derived from what is there:
 ///
-///     bool      operator()(Index b, Index h, Index i, Index j) const  may query i of head h, row b, attend to key j?
-///     Cover     cover(Index b, Index h, Range i, Range j) const       the same of a whole rectangle at once. `empty` and
-///                                                                     `full` are promises; `partial` is always allowed
-///     Range     keys(Index b, Index h, Range i) const                 no query of i sees a key outside of this range
-///     auto      visible(const Pairs<T, A>& at) const                  the same of a vector of pairs: a simd::Mask<T, A>
-///     static constexpr bool hides_nothing                             true: the mask costs nothing at all
+/// - `bool operator()(Index b, Index h, Index i, Index j) const`
+///   May query i of head h in row b of the batch attend to key j?
+/// - `Cover cover(Index b, Index h, Range i, Range j) const`
+///   The same of a rectangle of pairs. `empty` and `full` are promises, `partial` is always allowed.
+/// - `Range keys(Index b, Index h, Range i) const`
+///   No query of i sees a key outside of this range.
+/// - `auto visible(const Pairs<T, A>& at) const`
+///   The same of a vector of pairs, as a simd::Mask<T, A>.
+/// - `static constexpr bool hides_nothing`
+///   True: the mask costs nothing at all.
 ///
-/// So a lambda `[](Index b, Index h, Index i, Index j) { return ...; }` is a mask (every tile is then partial and every
-/// pair asked for), and a block list is a `cover` of rectangles. A mask is a pure function: it may be asked about a pair
-/// any number of times, from several threads, and only about pairs that exist.
+/// So a lambda `[](Index b, Index h, Index i, Index j) { return ...; }` is a mask (every tile is then partial, and
+/// every pair asked for), and a list of blocks is a mask with a `cover`. A mask is a pure function: it is asked about a
+/// pair any number of times, from several threads, and only about pairs that exist.
 
 #include <algorithm>
 #include <concepts>
@@ -57,9 +61,9 @@ constexpr Cover both(Cover a, Cover b) noexcept {
 /// One rectangle beside the other.
 constexpr Cover beside(Cover a, Cover b) noexcept { return a == b ? a : Cover::partial; }
 
-/// Where the lanes of a vector of scores are. In most kernels the lanes run along the queries of one key, for few queries
-/// along the keys of one query; a policy that uses these members works for both.
-/// Indices are numbers of type T: exact in float below 2^24.
+/// Where the lanes of a vector of scores are. In most kernels the lanes run along the queries of one key, for few
+/// queries along the keys of one query; a policy that uses these members works for both. Indices are numbers of type T:
+/// exact in float below 2^24.
 template <class T, class A>
 struct Pairs {
   using V = simd::Vec<T, A>;
@@ -86,15 +90,15 @@ struct Pairs {
     query.store_aligned(i);
     key.store_aligned(j);
     for (std::size_t lane = 0; lane < V::size; ++lane) {
-      out[lane] = static_cast<T>(f(batch, heads == nullptr ? head : heads[lane], static_cast<Index>(i[lane]),
-                                   static_cast<Index>(j[lane])));
+      out[lane] = static_cast<T>(
+          f(batch, heads == nullptr ? head : heads[lane], static_cast<Index>(i[lane]), static_cast<Index>(j[lane])));
     }
     return V::load_aligned(out);
   }
 };
 
-/// A query with index i is at position i + offset among the keys. One offset for all rows (keys - queries: the last query
-/// stands at the last key), or one for each row of a ragged batch (lengths[b] - queries).
+/// A query with index i is at position i + offset among the keys. One offset for all rows (keys - queries: the last
+/// query stands at the last key), or one for each row of a ragged batch (lengths[b] - queries).
 struct QueryOffset {
   Index all = 0;
   const Index* rows = nullptr;
@@ -113,8 +117,8 @@ struct NoMask {
   constexpr Cover cover(Index, Index, Range, Range) const noexcept { return Cover::full; }
 };
 
-/// Keys up to the position of the query: j <= i + offset. With offset = keys - queries the last query is aligned with the
-/// last key; with more queries than keys the first ones then see nothing.
+/// Keys up to the position of the query: j <= i + offset. With offset = keys - queries the last query is aligned with
+/// the last key; with more queries than keys the first ones then see nothing.
 struct Causal {
   QueryOffset offset{};
 

@@ -3,14 +3,17 @@
 /// What is done to a score between scale * <q, k> and the softmax: the score policies of the attention engine
 /// (attention_tile.hpp). A policy has
 ///
-///     Vec  value(Vec s, const Pairs<T, A>& at) const              t = f(s), natural units
-///     Vec  gradient(Vec dt, Vec s, Vec t, const Pairs<T, A>& at)  dt * df/ds; may store dt for parameters of its own.
-///                                                                 Each visible pair is shown to it once; a tile that is
-///                                                                 partly visible shows hidden pairs too, with dt = 0
-///     static constexpr bool changes_nothing                       true: the policy costs nothing at all
-///     static constexpr bool can_hide                              true: t may be -inf, which hides the pair as a mask does
+/// - `Vec value(Vec s, const Pairs<T, A>& at) const`
+///   t = f(s), in natural units.
+/// - `Vec gradient(Vec dt, Vec s, Vec t, const Pairs<T, A>& at) const`
+///   dt f'(s). It may store dt for parameters of its own: it is shown each visible pair once in a backward pass, by one
+///   thread, and hidden pairs of tiles that are partly visible too, with dt = 0.
+/// - `static constexpr bool changes_nothing`
+///   True: the policy costs nothing at all.
+/// - `static constexpr bool can_hide`
+///   True: t may be -inf, which hides the pair as a mask does (it has to be -inf even if s is NaN).
 ///
-/// The engine adds the mask after it. Policies are pure functions but for what gradient() may store.
+/// The mask is applied after it.
 
 #include <limits>
 #include <type_traits>

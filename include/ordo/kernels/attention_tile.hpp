@@ -6,8 +6,8 @@
 ///     p_ij = exp(t_ij) / (sum_j exp(t_ij) + exp(sink_h))      o_i = sum_j p_ij v_j      lse_i = log of the denominator
 ///
 /// Online softmax over tiles of keys (Milakov & Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
-/// Masks and score policies are types, inlined into the loops: attention_mask.hpp and attention_score.hpp say how they are
-/// written. Tiles that a mask calls empty are skipped, tiles that it calls full pay nothing.
+/// Masks and score policies are types, inlined into the loops: attention_mask.hpp and attention_score.hpp say how they
+/// are written. Tiles that a mask calls empty are skipped, tiles that it calls full pay nothing.
 ///
 /// What every combination guarantees:
 /// - A query that sees no key gets o = 0, lse = -inf (its sink, if there is one) and zero gradients.
@@ -15,6 +15,11 @@
 ///   sees makes that query's row NaN and no other.
 /// - Scores of any finite size; a row with one key gets exactly that value, and ds = 0 exactly.
 /// - The same bits for any number of threads.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
 
 #include "ordo/kernels/attention_backward.hpp"
 #include "ordo/kernels/attention_block.hpp"
@@ -25,7 +30,8 @@
 
 namespace ordo::kernels {
 
-/// o, and what else is asked for. Cost: 2 B H Lq Lk (K + V) flops for a full mask, half of it for a causal one; scratch of some 100 KB a thread.
+/// o, and what else is asked for. Cost: 2 B H Lq Lk (K + V) flops for a full mask, half of it for a causal one; scratch
+/// of some 100 KB a thread.
 template <class T, class Arch = simd::DefaultArch, AttentionMask M, class Score>
 void attention_forward(const AttentionInputs<T>& in, const AttentionOutputs<T>& to, const M& mask, const Score& score) {
   const Index rows = in.batch * in.heads * in.queries;
@@ -33,8 +39,8 @@ void attention_forward(const AttentionInputs<T>& in, const AttentionOutputs<T>& 
   // The backward pass must find the same bits in its scores as the statistics, so those come from the same products.
   const bool few = in.queries * in.group() <= detail::few_rows<T, Arch> && to.statistics == nullptr;
   const detail::ForwardPlan plan = few ? detail::decode_plan(in) : detail::forward_plan<T, Arch>(in);
-  detail::ForwardOutput<T> out{to,       detail::exponent_factor<T, Score>, nullptr, nullptr, nullptr, in.heads,
-                               in.queries, in.value_dim,                    rows};
+  detail::ForwardOutput<T> out{
+      to, detail::exponent_factor<T, Score>, nullptr, nullptr, nullptr, in.heads, in.queries, in.value_dim, rows};
   std::optional<Scratch<T>> parts;
   if (plan.parts > 1) {
     parts.emplace(plan.parts * rows * (in.value_dim + 2));
@@ -50,8 +56,8 @@ void attention_forward(const AttentionInputs<T>& in, const AttentionOutputs<T>& 
   if (plan.parts > 1) out.template merge<Arch>(plan.parts, in.batch);
 }
 
-/// Attention over parts of the keys, put together: o [P, B, Lq, H, V] and lse [P, B, H, Lq], dense, of P disjoint sets of
-/// keys give y [B, Lq, H, V] and y_lse [B, H, Lq] (may be null) of all of them.
+/// Attention over parts of the keys, put together: o [P, B, Lq, H, V] and lse [P, B, H, Lq], dense, of P disjoint sets
+/// of keys give y [B, Lq, H, V] and y_lse [B, H, Lq] (may be null) of all of them.
 ///
 ///     y_lse = log sum_p exp(lse_p)      y = sum_p exp(lse_p - y_lse) o_p
 ///

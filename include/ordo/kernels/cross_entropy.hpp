@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Cross-entropy of rows of logits, fused with log-softmax: forward keeps two numbers a row, backward makes the gradient in one
-/// pass. No probabilities are stored.
+/// Cross-entropy of rows of logits, fused with log-softmax: forward keeps two numbers a row, backward makes the
+/// gradient in one pass. No probabilities are stored.
 
 #include <algorithm>
 #include <cmath>
@@ -11,16 +11,17 @@
 
 namespace ordo::kernels {
 
-/// With l = log_softmax(x) of a row, w the class weights (or ones) and s the smoothing, the loss is sum_c c_c (-l_c), where
+/// With l = log_softmax(x) of a row, w the class weights (or ones) and s the smoothing, the loss is sum_c c_c (-l_c),
+/// where
 ///   index targets t:   c_c = (1 - s) w_t [c = t] + (s / V) w_c,     0 in rows with t = ignore_index
 ///   probabilities q:   c_c = w_c ((1 - s) q_c + s / V)
 template <class T>
 struct CrossEntropy {
   Index rows = 0, classes = 0;
   const T* logits = nullptr;
-  const Index* targets = nullptr;        ///< [rows], or
-  const T* probabilities = nullptr;      ///< [rows, classes]
-  const T* class_weight = nullptr;       ///< [classes] or null
+  const Index* targets = nullptr;    ///< [rows], or
+  const T* probabilities = nullptr;  ///< [rows, classes]
+  const T* class_weight = nullptr;   ///< [classes] or null
   Index ignore_index = -100;
   T smoothing = 0;
 

@@ -38,7 +38,24 @@ struct EvenSplit {
   Index pieces, size, longer;
 };
 
-/// The register tile as functions, one for each height and width.
+/// The rows of a block cut into tiles: full ones, then what is left. One or two rows would leave the multipliers waiting,
+/// so they share the last full tile's rows evenly.
+template <class T, class Arch>
+struct RowTiles {
+  static constexpr Index full = RegisterTile<T, Arch>::rows;
+  explicit RowTiles(Index rows) noexcept
+      : count((rows + full - 1) / full), rows_(rows), last_(std::max<Index>(0, count - 1) * full) {
+    if (const Index rest = rows - last_; count > 1 && rest <= 2) last_ -= (full - rest) / 2;
+  }
+  Index begin(Index tile) const noexcept { return tile == count ? rows_ : (tile == count - 1 ? last_ : tile * full); }
+  Index count;
+
+ private:
+  Index rows_, last_;
+};
+
+/// The register tile as functions for the heights that are compiled: all up to eight, and the full one. A tile between
+/// is two of half its height, which lose little and spare a third of the time to compile them all.
 template <class T, class Arch>
 struct TileFunctions {
   using Tile = RegisterTile<T, Arch>;
@@ -46,12 +63,14 @@ struct TileFunctions {
   /// c[i, j] = from[i, j] + sum_k a(i, k) b[k, j]; a `from_stride` of 0 adds the same row to all.
   using Function = void (*)(Index depth, BroadcastStrided<T> a, const T* b, Index b_stride, const T* from,
                             Index from_stride, T* c, Index c_stride);
+  static_assert(Tile::vectors == 2 && Tile::rows <= 16);
+  static constexpr Index low = std::min<Index>(Tile::rows, 8);
 
-  /// Rows that a tile of so many vectors can have. Of narrow tiles there are fewer: eight rows hide the latency as well.
-  static constexpr Index most_rows(Index vectors) noexcept {
-    return vectors == Tile::vectors ? Tile::rows : std::min<Index>(Tile::rows, 8);
+  static constexpr bool has(Index rows, Index vectors) noexcept {
+    return rows <= low || (rows == Tile::rows && vectors == Tile::vectors);
   }
   static Function get(Index rows, Index vectors) noexcept {
+    if (rows > low) return &run<static_cast<std::size_t>(Tile::rows), 2>;
     const auto i = static_cast<std::size_t>(rows - 1);
     return vectors == Tile::vectors ? wide[i] : narrow[i];
   }
@@ -75,9 +94,8 @@ struct TileFunctions {
   static constexpr std::array<Function, sizeof...(M)> heights(std::index_sequence<M...>) {
     return {&run<M + 1, NV>...};
   }
-  static_assert(Tile::vectors == 2);
-  static constexpr auto wide = heights<2>(std::make_index_sequence<static_cast<std::size_t>(most_rows(2))>{});
-  static constexpr auto narrow = heights<1>(std::make_index_sequence<static_cast<std::size_t>(most_rows(1))>{});
+  static constexpr auto wide = heights<2>(std::make_index_sequence<static_cast<std::size_t>(low)>{});
+  static constexpr auto narrow = heights<1>(std::make_index_sequence<static_cast<std::size_t>(low)>{});
 };
 
 template <class T, class Arch>
@@ -85,7 +103,7 @@ class GemmBlock {
   using Tile = RegisterTile<T, Arch>;
   static constexpr Index element = static_cast<Index>(sizeof(T));
   static constexpr Index panel_bytes = 48 * 1024;   // of B, read again from L1 or L2 for each tile of A
-  static constexpr Index block_bytes = 768 * 1024;  // of A, read again for each panel of B, at a seventh of the panel's rate
+  static constexpr Index block_bytes = 768 * 1024;  // of A, streamed from L2 (or L3) for each panel of B
   static constexpr Index stack_bytes = 16 * 1024;   // panels up to here need no scratch
   // The one number here that the results depend on.
   static constexpr Index max_depth = panel_bytes / (Tile::cols * element);
@@ -95,13 +113,14 @@ class GemmBlock {
   /// unless it is n.
   static void run(const GemmArgs<T, Arch>& args, Index row, Index row_end, Index col, Index col_end) {
     const Index depth = EvenSplit(args.k, max_depth).longest();
-    // B in place saves its packing, though a panel is then spread over many pages and, with some strides, few sets of a
-    // cache: for so many rows packing costs 2-3%.
-    const bool aliased = args.b.row_stride * element % 4096 == 0;
-    const bool pack_b = args.packed == nullptr && (args.b.col_stride != 1 || row_end - row > (aliased ? 128 : 256));
-    // A in place, too, unless the rows of a tile share few sets of the L1 cache or miss it for too many panels.
-    const Index a_stride = (args.a.col_stride == 1 ? args.a.row_stride : args.a.col_stride) * element;
-    const bool pack_a = col_end - col > (a_stride % 2048 == 0 ? 2 * Tile::cols : 512);
+    // B in place saves its packing (on Zen 4 4% of the time for 128 rows), though a panel is then spread over many pages
+    // and, with some strides, over few sets of a cache. Narrow tiles ask for its lines twice as often.
+    const Index enough_rows = Tile::registers != 32 ? 96 : (args.b.row_stride * element % 4096 == 0 ? 128 : 256);
+    const bool pack_b = args.packed == nullptr && (args.b.col_stride != 1 || row_end - row > enough_rows);
+    // So does A in place, unless the lines that a tile reads share few sets of the L1 cache, or miss it for many panels.
+    const bool aliased = args.a.col_stride == 1 ? args.a.row_stride * element % 2048 == 0
+                                                : args.a.col_stride * element % (Tile::registers == 32 ? 4096 : 2048) == 0;
+    const bool pack_a = col_end - col > (aliased ? 64 : 512);
     if (depth * Tile::cols * element <= stack_bytes) {
       alignas(memory_alignment) T panel[stack_bytes / element];
       run_rows(args, row, row_end, col, col_end, pack_a, pack_b, panel);
@@ -137,7 +156,8 @@ class GemmBlock {
 
   [[gnu::noinline]] static void run_block(const GemmArgs<T, Arch>& args, Index row, Index row_end, Index col, Index col_end, T* packed_a,
                         bool pack_b, T* panel) {
-    const EvenSplit tiles(row_end - row, Tile::rows), depths(args.k, max_depth);
+    const RowTiles<T, Arch> tiles(row_end - row);
+    const EvenSplit depths(args.k, max_depth);
     for (Index d = 0; d < depths.pieces; ++d) {
       const Index k = depths.begin(d), depth = depths.begin(d + 1) - k;
       if (packed_a != nullptr) pack_rows(args.a.block(row, k), tiles, depth, packed_a);
@@ -154,7 +174,7 @@ class GemmBlock {
           b_stride = args.b.row_stride;
         }
         const Step step{d == 0, d + 1 == depths.pieces, depth, k, j, count, width, b, b_stride};
-        for (Index t = 0; t < tiles.pieces; ++t) {
+        for (Index t = 0; t < tiles.count; ++t) {
           const Index i = row + tiles.begin(t), rows = row + tiles.begin(t + 1) - i;
           const BroadcastStrided<T> a = packed_a == nullptr
                                             ? BroadcastStrided<T>{args.a.block(i, k).data, args.a.row_stride, args.a.col_stride}
@@ -167,8 +187,8 @@ class GemmBlock {
 
   [[gnu::noinline]] static void run_tile(const GemmArgs<T, Arch>& args, const Step& step, Index row, Index rows,
                                          BroadcastStrided<T> a) {
-    const Index vectors = step.width / Tile::lanes, most = TileFunctions<T, Arch>::most_rows(vectors);
-    if (rows > most) {
+    const Index vectors = step.width / Tile::lanes;
+    if (!TileFunctions<T, Arch>::has(rows, vectors)) {
       const Index half = (rows + 1) / 2;
       run_tile(args, step, row, half, a);
       run_tile(args, step, row + half, rows - half, {a.data + half * a.row_stride, a.row_stride, a.col_stride});
@@ -203,28 +223,35 @@ class GemmBlock {
   }
 
   /// Rows of A in panels as high as their tiles: [tile][k][row].
-  [[gnu::noinline]] static void pack_rows(const MatrixRef<T>& a, const EvenSplit& tiles, Index depth, T* to) noexcept {
+  [[gnu::noinline]] static void pack_rows(const MatrixRef<T>& a, const RowTiles<T, Arch>& tiles, Index depth, T* to) noexcept {
     if (a.col_stride == 1) {
-      for (Index t = 0; t < tiles.pieces; ++t) {
+      for (Index t = 0; t < tiles.count; ++t) {
         const Index i = tiles.begin(t), rows = tiles.begin(t + 1) - i;
         pack_transposed<Arch>(a.data + i * a.row_stride, a.row_stride, rows, depth, to + i * depth, rows);
       }
       return;
     }
-    // Several tiles at once: what is read from one row of the transposed matrix should be longer than a cache line or two.
-    constexpr Index group = 8, ahead = 4, line = static_cast<Index>(memory_alignment) / element;
-    for (Index first = 0; first < tiles.pieces; first += group) {
-      const Index last = std::min(first + group, tiles.pieces);
+    // Several tiles at once, some k at a time: what is read from one row of the transposed matrix should be longer than a
+    // cache line or two, and what is written to one tile too.
+    constexpr Index group = 512 / (Tile::rows * element), several = 16;
+    constexpr Index line = static_cast<Index>(memory_alignment) / element;
+    for (Index first = 0; first < tiles.count; first += group) {
+      const Index last = std::min(first + group, tiles.count);
       const Index begin = tiles.begin(first), end = tiles.begin(last);
-      for (Index k = 0; k < depth; ++k) {
-        const T* const row = a.data + k * a.col_stride;
-        if (k + ahead < depth) {
-          for (Index i = begin; i < end; i += line) __builtin_prefetch(row + ahead * a.col_stride + i);
+      for (Index k = 0; k < depth; k += several) {
+        const Index k_end = std::min(k + several, depth);
+        for (Index kk = k_end; kk < std::min(k_end + several, depth); ++kk) {
+          for (Index i = begin; i < end; i += line) __builtin_prefetch(a.data + kk * a.col_stride + i);
         }
-        for (Index t = first, i = begin; t < last; ++t) {
-          const Index rows = tiles.begin(t + 1) - i;
-          copy_padded(row + i, rows, to + i * depth + k * rows, rows);
-          i += rows;
+        for (Index t = first; t < last; ++t) {
+          const Index i = tiles.begin(t), rows = tiles.begin(t + 1) - i;
+          T* const tile = to + i * depth;
+          const T* const from = a.data + i;
+          if (rows == Tile::rows) {
+            for (Index kk = k; kk < k_end; ++kk) copy_fixed<Tile::rows>(from + kk * a.col_stride, tile + kk * Tile::rows);
+          } else {
+            for (Index kk = k; kk < k_end; ++kk) copy_padded(from + kk * a.col_stride, rows, tile + kk * rows, rows);
+          }
         }
       }
     }

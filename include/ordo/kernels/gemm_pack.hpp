@@ -95,6 +95,21 @@ template <class T>
   if (count < width) std::fill(to + count, to + width, T(0));
 }
 
+/// to[r] = from[r], r < N.
+template <Index N, class T, std::size_t... R>
+[[gnu::always_inline]] inline void copy_fixed(const T* from, T* to, std::index_sequence<R...>) noexcept {
+  using V = NarrowVec<T>;
+  constexpr Index step = static_cast<Index>(V::size);
+  (V::load_unaligned(from + std::min(static_cast<Index>(R) * step, N - step))
+       .store_unaligned(to + std::min(static_cast<Index>(R) * step, N - step)),
+   ...);
+}
+template <Index N, class T>
+[[gnu::always_inline]] inline void copy_fixed(const T* from, T* to) noexcept {
+  constexpr std::size_t step = NarrowVec<T>::size;
+  copy_fixed<N>(from, to, std::make_index_sequence<(static_cast<std::size_t>(N) + step - 1) / step>{});
+}
+
 /// to[k * width + r] = from[k * stride + r], r < count, k < depth; columns count..width of `to` become 0.
 template <class Arch, class T>
 [[gnu::noinline]] void pack_copied(const T* from, Index stride, Index count, Index depth, T* to, Index width) noexcept {

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// Loops over channels: a block of a few vectors of neighbouring channels goes through all of its rows before the next one.
+/// Loops over channels: a block of a few vectors of neighbouring channels goes through all of its rows before the next
+/// one.
 
 #include <algorithm>
 #include <type_traits>
@@ -11,8 +12,8 @@
 
 namespace ordo::kernels::detail {
 
-/// K vectors that are worked on together. Unrolled while it is parsed (folds over index sequences): no pass of the optimiser
-/// has to find out that the members can live in registers.
+/// K vectors that are worked on together. Unrolled while it is parsed (folds over index sequences): no pass of the
+/// optimiser has to find out that the members can live in registers.
 template <class T, class Arch, int K>
 struct Pack {
   using V = simd::Vec<T, Arch>;
@@ -21,7 +22,8 @@ struct Pack {
 
   Pack() noexcept = default;
   template <class F, int... I>
-  [[gnu::always_inline]] Pack(F&& f, std::integer_sequence<int, I...>) noexcept : v{f(std::integral_constant<int, I>{})...} {}
+  [[gnu::always_inline]] Pack(F&& f, std::integer_sequence<int, I...>) noexcept
+      : v{f(std::integral_constant<int, I>{})...} {}
   [[gnu::always_inline]] explicit Pack(const V& x) noexcept : Pack([&](auto) { return x; }, all) {}
   [[gnu::always_inline]] explicit Pack(T x) noexcept : Pack(V(x)) {}
 
@@ -71,17 +73,8 @@ template <class F, class T, class Arch, int K, class... P>
   return Pack<T, Arch, K>([&](auto k) { return f(a.v[k], more.v[k]...); }, Pack<T, Arch, K>::all);
 }
 
-/// The complex conjugate; a real number is its own.
-template <class T, class Arch, int K>
-[[gnu::always_inline]] inline Pack<T, Arch, K> conj(const Pack<T, Arch, K>& x) noexcept {
-  if constexpr (std::is_floating_point_v<T>) {
-    return x;
-  } else {
-    return map([](const auto& v) { return xsimd::conj(v); }, x);
-  }
-}
-
-/// K vectors of neighbouring channels; if IsPartial, K = 1 and only the first `count` lanes are there (the others read as 0).
+/// K vectors of neighbouring channels; if IsPartial, K = 1 and only the first `count` lanes are there (the others read
+/// as 0).
 template <class T, class Arch, int K, bool IsPartial>
 struct LaneBlock {
   static_assert(!IsPartial || K == 1);
@@ -95,32 +88,31 @@ struct LaneBlock {
   Index count = width;
 
   /// From and to numbers of channels: p points to that of channel 0.
-  [[gnu::always_inline]] P load(const T* p) const noexcept {
-    if constexpr (IsPartial) {
-      return P(simd::load_partial<Arch>(p + channel, count));
-    } else {
-      return P::load(p + channel);
-    }
-  }
+  [[gnu::always_inline]] P load(const T* p) const noexcept { return load_own(p + channel); }
   [[gnu::always_inline]] P load_or(const T* p, T otherwise) const noexcept { return p ? load(p) : P(otherwise); }
-  [[gnu::always_inline]] void store(T* p, const P& x) const noexcept {
+  [[gnu::always_inline]] void store(T* p, const P& x) const noexcept { store_own(p + channel, x); }
+  /// The same, p points to that of the block's first channel.
+  [[gnu::always_inline]] P load_own(const T* p) const noexcept {
     if constexpr (IsPartial) {
-      simd::store_partial(p + channel, x.v[0], count);
+      return P(simd::load_partial<Arch>(p, count));
     } else {
-      x.store(p + channel);
+      return P::load(p);
     }
   }
-  /// Asks for the lines of load(p): rows of wide arrays lie on pages of their own, where no hardware prefetcher follows.
-  [[gnu::always_inline]] void prefetch(const T* p) const noexcept {
-    const char* line = reinterpret_cast<const char*>(p + channel);
-    for (Index byte = 0; byte < width * static_cast<Index>(sizeof(T)); byte += 64) __builtin_prefetch(line + byte);
+  [[gnu::always_inline]] void store_own(T* p, const P& x) const noexcept {
+    if constexpr (IsPartial) {
+      simd::store_partial(p, x.v[0], count);
+    } else {
+      x.store(p);
+    }
   }
-  /// `rows` rows of this block from an array whose rows are `stride` apart (null: zeros) into rows of `width`, and back.
+  /// `rows` rows of this block, `stride` apart from its own first number on (null: zeros), into rows of `width`, and
+  /// back.
   void gather(const T* from, Index stride, Index rows, T* to) const noexcept {
-    for (Index n = 0; n < rows; ++n) (from ? load(from + n * stride) : P(T(0))).store(to + n * width);
+    for (Index n = 0; n < rows; ++n) (from ? load_own(from + n * stride) : P(T(0))).store(to + n * width);
   }
   void scatter(const T* from, Index rows, T* to, Index stride) const noexcept {
-    for (Index n = 0; n < rows; ++n) store(to + n * stride, P::load(from + n * width));
+    for (Index n = 0; n < rows; ++n) store_own(to + n * stride, P::load(from + n * width));
   }
 };
 
@@ -137,7 +129,9 @@ void for_lane_blocks(Index group, Index first, Index last, F&& f) {
 struct ChannelPieces {
   Index per_group, width, a_group;
   ChannelPieces(Index channels, Index groups, Index piece_width) noexcept
-      : per_group((channels / groups + piece_width - 1) / piece_width), width(piece_width), a_group(channels / groups) {}
+      : per_group((channels / groups + piece_width - 1) / piece_width),
+        width(piece_width),
+        a_group(channels / groups) {}
   Index group(Index piece) const noexcept { return piece / per_group; }
   Index first(Index piece) const noexcept { return group(piece) * a_group + piece % per_group * width; }
   Index last(Index piece) const noexcept { return std::min(first(piece) + width, (group(piece) + 1) * a_group); }

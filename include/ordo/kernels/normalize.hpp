@@ -3,16 +3,21 @@
 /// Layer norm and RMS norm over rows, forward and backward: one text, centered or not.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
+#include <utility>
 
 #include "ordo/core/memory.hpp"
 #include "ordo/core/parallel.hpp"
+#include "ordo/kernels/row.hpp"
 #include "ordo/kernels/sequences.hpp"
 #include "ordo/simd/simd.hpp"
 
 namespace ordo::kernels {
 
-/// y = (x - mean) * scale * (weight_offset + weight) + bias, scale = 1 / sqrt(mean of (x - mean)^2 + eps); mean = 0 if not `centered`.
+/// y = (x - mean) scale (weight_offset + weight) + bias, scale = 1 / sqrt(mean of (x - mean)^2 + eps), over rows of n;
+/// mean = 0 if not `centered`.
 template <class T>
 struct Normalization {
   bool centered = false;
@@ -26,43 +31,46 @@ struct Normalization {
 
 namespace detail {
 
-/// sum of f(x_i, ...) over a row, in four accumulators.
-template <class T, class Arch, class F>
-[[gnu::always_inline]] inline T sum_of(Index n, F&& f) {
+/// Several sums over a row at once: f(i, count, sums) adds the vector at i to each.
+template <std::size_t N, class T, class Arch, class F>
+[[gnu::always_inline]] inline std::array<T, N> add_up_each(Index n, F&& f) {
   using V = simd::Vec<T, Arch>;
-  constexpr Index w = simd::lanes<T, Arch>;
-  V s0(T(0)), s1(T(0)), s2(T(0)), s3(T(0));
+  using Width = std::integral_constant<Index, simd::lanes<T, Arch>>;
+  V even[N], odd[N];
+  unrolled<static_cast<Index>(N)>([&](auto k) { even[k] = odd[k] = V(T(0)); });
   Index i = 0;
-  for (; i + 4 * w <= n; i += 4 * w) {
-    s0 += f(i, w);
-    s1 += f(i + w, w);
-    s2 += f(i + 2 * w, w);
-    s3 += f(i + 3 * w, w);
+  for (; i + 2 * Width::value <= n; i += 2 * Width::value) {
+    f(i, Width{}, even);
+    f(i + Width::value, Width{}, odd);
   }
-  for (; i < n; i += w) s0 += f(i, std::min(w, n - i));
-  return simd::hsum((s0 + s1) + (s2 + s3));
-}
-template <class Arch, class T>
-[[gnu::always_inline]] inline simd::Vec<T, Arch> load_count(const T* p, Index count) noexcept {
-  return count == simd::lanes<T, Arch> ? simd::load<Arch>(p) : simd::load_partial<Arch>(p, count);
-}
-template <class Arch, class T>
-[[gnu::always_inline]] inline void store_count(T* p, simd::Vec<T, Arch> v, Index count) noexcept {
-  if (count == simd::lanes<T, Arch>) {
-    simd::store(p, v);
-  } else {
-    simd::store_partial(p, v, count);
-  }
-}
-/// v in the first `count` lanes, 0 in the others.
-template <class Arch, class T>
-[[gnu::always_inline]] inline simd::Vec<T, Arch> first_lanes(simd::Vec<T, Arch> v, Index count) noexcept {
-  if (count == simd::lanes<T, Arch>) return v;
-  return simd::select(simd::lane_mask<T, Arch>(count), v, simd::Vec<T, Arch>(T(0)));
+  for (; i < n; i += Width::value) f(i, std::min(Width::value, n - i), even);
+  std::array<T, N> sums;
+  unrolled<static_cast<Index>(N)>([&](auto k) { sums[static_cast<std::size_t>(k)] = simd::hsum(even[k] + odd[k]); });
+  return sums;
 }
 
-/// How many rows make a piece of work.
-inline Index norm_grain(Index n) noexcept { return std::max<Index>(1, 16384 / std::max<Index>(n, 1)); }
+/// One row's view of a Normalization: (x - mean) without the rounding error of the mean, and (offset + weight).
+///
+/// A mean of 300 is known to 1e-5 in float. That error is the mean of the deviations from it, which are exact
+/// differences: `shift` takes it out again, of y as of the variance, so that even a constant row of large numbers gives
+/// 0.
+template <class T, class Arch>
+struct NormRow {
+  using V = simd::Vec<T, Arch>;
+  const T *x, *weight;
+  V mean = V(T(0)), shift = V(T(0)), offset;
+
+  NormRow(const Normalization<T>& in, Index row) : x(in.x + row * in.n), weight(in.weight), offset(in.weight_offset) {}
+
+  /// x - mean, before the shift; 0 behind the row's end.
+  V deviation(Index i, Index count) const noexcept {
+    return keep_some<Arch, T>(load_some<Arch>(x + i, count) - mean, count);
+  }
+  V deviation_from_mean(Index i, Index count) const noexcept { return deviation(i, count) - shift; }
+  V weighted(V v, Index i, Index count) const noexcept {
+    return weight != nullptr ? v * (load_some<Arch>(weight + i, count) + offset) : v;
+  }
+};
 
 }  // namespace detail
 
@@ -70,74 +78,94 @@ inline Index norm_grain(Index n) noexcept { return std::max<Index>(1, 16384 / st
 template <class T, class Arch = simd::DefaultArch>
 void normalize_forward(const Normalization<T>& in, T* y, T* mean, T* scale) {
   using V = simd::Vec<T, Arch>;
-  constexpr Index w = simd::lanes<T, Arch>;
   const Index n = in.n;
-  parallel_for(in.rows, detail::norm_grain(n), [&](Index first, Index last) {
+  const T part = T(1) / static_cast<T>(n);
+  parallel_for(in.rows, detail::row_grain(n), [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) {
-      const T* x = in.x + r * n;
-      // Two passes: a mean that is large against the deviation costs no digits.
-      const T m = in.centered ? detail::sum_of<T, Arch>(n, [&](Index i, Index c) { return detail::load_count<Arch>(x + i, c); }) / static_cast<T>(n) : T(0);
-      const V vm(m);
-      const T square = detail::sum_of<T, Arch>(n, [&](Index i, Index c) {
-        const V d = detail::first_lanes<Arch, T>(detail::load_count<Arch>(x + i, c) - vm, c);
-        return d * d;
-      });
-      const T s = T(1) / std::sqrt(square / static_cast<T>(n) + in.eps);
-      if (mean != nullptr) mean[r] = m;
-      if (scale != nullptr) scale[r] = s;
-      const V vs(s), offset(in.weight_offset);
-      for (Index i = 0; i < n; i += w) {
-        const Index c = std::min(w, n - i);
-        V v = (detail::load_count<Arch>(x + i, c) - vm) * vs;
-        if (in.weight != nullptr) v = v * (detail::load_count<Arch>(in.weight + i, c) + offset);
-        if (in.bias != nullptr) v = v + detail::load_count<Arch>(in.bias + i, c);
-        detail::store_count<Arch>(y + r * n + i, v, c);
+      detail::NormRow<T, Arch> row(in, r);
+      T variance = 0;
+      if (in.centered) {
+        const T m = part * detail::add_up<T, Arch>(n, [&](Index i, auto c) { return row.deviation(i, c); });
+        row.mean = V(m);
+        const auto [sum, squares] = detail::add_up_each<2, T, Arch>(n, [&](Index i, auto c, V(&sums)[2]) {
+          const V d = row.deviation(i, c);
+          sums[0] = sums[0] + d;
+          sums[1] = simd::fma(d, d, sums[1]);
+        });
+        const T error = part * sum;
+        row.shift = V(error);
+        variance = std::max(part * squares - error * error, T(0));
+        if (mean != nullptr) mean[r] = m;
+      } else {
+        variance = part * detail::add_up<T, Arch>(n, [&](Index i, auto c) {
+                     const V v = row.deviation(i, c);
+                     return v * v;
+                   });
       }
+      const T s = T(1) / std::sqrt(variance + in.eps);
+      if (scale != nullptr) scale[r] = s;
+      simd::for_lanes<T, Arch>(n, [row, vs = V(s), bias = in.bias, to = y + r * n](Index i, auto c) {
+        const V v = row.weighted(row.deviation_from_mean(i, c) * vs, i, c);
+        detail::store_some<Arch, T>(to + i, bias != nullptr ? v + detail::load_some<Arch>(bias + i, c) : v, c);
+      });
     }
   });
 }
 
 /// Gradients from dy, written, null ones left out. With h = (x - mean) scale and g = dy (offset + weight):
 /// dx = scale (g - mean(g) [centered] - h mean(g h)); dweight = sum over rows of dy h; dbias = sum over rows of dy.
+/// Rows are cut in pieces that depend on their number alone, whose sums are added in order.
 template <class T, class Arch = simd::DefaultArch>
-void normalize_backward(const Normalization<T>& in, const T* mean, const T* scale, const T* dy, T* dx, T* dweight, T* dbias) {
+void normalize_backward(const Normalization<T>& in, const T* mean, const T* scale, const T* dy, T* dx, T* dweight,
+                        T* dbias) {
   using V = simd::Vec<T, Arch>;
-  constexpr Index w = simd::lanes<T, Arch>;
   const Index n = in.n;
+  const T part = T(1) / static_cast<T>(n);
+  const bool sums = dweight != nullptr || dbias != nullptr;
   const SumPieces pieces(in.rows, 64);
-  Scratch<T> partial(dweight != nullptr || dbias != nullptr ? 2 * pieces.count * n : 0);
-  std::fill_n(partial.data(), dweight != nullptr || dbias != nullptr ? 2 * pieces.count * n : 0, T(0));
+  Scratch<T> partial(sums ? 2 * pieces.count * n : 0);
   parallel_for(pieces.count, 1, [&](Index first_piece, Index last_piece) {
     for (Index piece = first_piece; piece < last_piece; ++piece) {
       T* const dw = partial.data() + piece * n;
       T* const db = partial.data() + (pieces.count + piece) * n;
+      if (sums) {
+        std::fill_n(dw, n, T(0));
+        std::fill_n(db, n, T(0));
+      }
       for (Index r = pieces.begin(piece); r < pieces.end(piece); ++r) {
-        const T *x = in.x + r * n, *g = dy + r * n;
-        const V vm(in.centered ? mean[r] : T(0)), vs(scale[r]), offset(in.weight_offset);
-        const auto normal = [&](Index i, Index c) {
-          return detail::first_lanes<Arch, T>((detail::load_count<Arch>(x + i, c) - vm) * vs, c);
-        };
-        const auto weighted = [&](Index i, Index c) {
-          const V v = detail::load_count<Arch>(g + i, c);
-          return in.weight != nullptr ? v * (detail::load_count<Arch>(in.weight + i, c) + offset) : v;
-        };
+        detail::NormRow<T, Arch> row(in, r);
+        if (in.centered) row.mean = V(mean[r]);
+        const T* const u = dy + r * n;
+        const T s = scale[r];
+        const auto [level, along, error] = detail::add_up_each<3, T, Arch>(n, [row, u](Index i, auto c, V(&sum)[3]) {
+          const V g = row.weighted(detail::load_some<Arch>(u + i, c), i, c), d = row.deviation(i, c);
+          sum[0] = sum[0] + g;
+          sum[1] = simd::fma(g, d, sum[1]);
+          sum[2] = sum[2] + d;
+        });
+        const T shift = in.centered ? part * error : T(0);
+        row.shift = V(shift);
+        const V vs(s), vlevel(in.centered ? part * level : T(0)), valong(part * s * (along - shift * level));
+        // The lambdas hold copies: what is behind a reference would be read again after each store.
         if (dx != nullptr) {
-          const T inverse = T(1) / static_cast<T>(n);
-          const T along = inverse * detail::sum_of<T, Arch>(n, [&](Index i, Index c) { return weighted(i, c) * normal(i, c); });
-          const T level = in.centered ? inverse * detail::sum_of<T, Arch>(n, weighted) : T(0);
-          const V va(along), vl(level);
-          for (Index i = 0; i < n; i += w) {
-            const Index c = std::min(w, n - i);
-            detail::store_count<Arch>(dx + r * n + i, vs * (weighted(i, c) - vl - normal(i, c) * va), c);
-          }
+          simd::for_lanes<T, Arch>(n, [row, vs, vlevel, valong, u, to = dx + r * n](Index i, auto c) {
+            const V h = row.deviation_from_mean(i, c) * vs;
+            const V g = row.weighted(detail::load_some<Arch>(u + i, c), i, c);
+            detail::store_some<Arch, T>(to + i, vs * simd::fnma(h, valong, g - vlevel), c);
+          });
         }
-        if (dweight != nullptr || dbias != nullptr) {
-          for (Index i = 0; i < n; i += w) {
-            const Index c = std::min(w, n - i);
-            const V v = detail::load_count<Arch>(g + i, c);
-            detail::store_count<Arch>(dw + i, simd::fma(v, normal(i, c), detail::load_count<Arch>(dw + i, c)), c);
-            detail::store_count<Arch>(db + i, v + detail::load_count<Arch>(db + i, c), c);
-          }
+        if (dweight != nullptr) {
+          simd::for_lanes<T, Arch>(n, [row, vs, u, dw](Index i, auto c) {
+            const V h = row.deviation_from_mean(i, c) * vs;
+            const V sum = simd::fma(detail::load_some<Arch>(u + i, c), h, detail::load_some<Arch>(dw + i, c));
+            detail::store_some<Arch, T>(dw + i, sum, c);
+          });
+        }
+        if (dbias != nullptr) {
+          simd::for_lanes<T, Arch>(n, [u, db](Index i, auto c) {
+            detail::store_some<Arch, T>(db + i, detail::load_some<Arch>(u + i, c) + detail::load_some<Arch>(db + i, c),
+                                        c);
+          });
         }
       }
     }

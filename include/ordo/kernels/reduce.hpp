@@ -50,8 +50,8 @@ void sum_rows(const T* x, T* y, Index n, Index inner) {
 
 }  // namespace detail
 
-/// y[o, j] = sum_i x[o, i, j]. Long sums go by blocks of fixed length, whose results are added in order: the rounding error
-/// grows with the number of blocks plus their length instead of n, and the bits do not depend on threads.
+/// y[o, j] = sum_i x[o, i, j]. Long sums go by blocks of fixed length, whose results are added in order: the rounding
+/// error grows with the number of blocks plus their length instead of n, and the bits do not depend on threads.
 template <class T, class Arch = simd::DefaultArch>
 void sum(const T* x, T* y, Index outer, Index n, Index inner) {
   if (outer * inner == 0) return;

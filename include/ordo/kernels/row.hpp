@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "ordo/core/extents.hpp"
 #include "ordo/simd/simd.hpp"
@@ -43,6 +45,15 @@ template <class Arch, class T>
 [[gnu::always_inline]] inline simd::Vec<T, Arch> keep_some(simd::Vec<T, Arch> v, Index count, T other = T(0)) noexcept {
   if (count == simd::lanes<T, Arch>) return v;
   return simd::select(simd::lane_mask<T, Arch>(count), v, simd::Vec<T, Arch>(other));
+}
+
+/// f(0), ..., f(N - 1) with integral constants: arrays that are indexed by them can live in registers whatever the
+/// optimiser thinks of unrolling (GCC at -O2 does not).
+template <Index N, class F>
+[[gnu::always_inline]] inline void unrolled(F&& f) {
+  [&]<Index... I>(std::integer_sequence<Index, I...>) {
+    (f(std::integral_constant<Index, I>{}), ...);
+  }(std::make_integer_sequence<Index, N>{});
 }
 
 /// How many rows make a piece of work.

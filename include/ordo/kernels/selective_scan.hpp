@@ -6,8 +6,8 @@
 ///     h_t[n, e] = exp(d a[n, e]) h_{t-1}[n, e] + d b_t[g, n] u_t[e]           g = e / (channels / groups)
 ///     y_t[e] = (sum_n c_t[g, n] h_t[n, e] + d_skip[e] u_t[e]) * silu(gate_t[e])
 ///
-/// One vector exp a state, channel and row is nearly all of the work. d a may be anything, far below -1000 too: exp gives 0,
-/// and nothing is divided by products of decays.
+/// One vector exp a state, channel and row is nearly all of the work. d a may be anything, far below -1000 too: exp
+/// gives 0, and nothing is divided by products of decays.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,8 +17,8 @@
 
 namespace ordo::kernels {
 
-/// The inputs of a selective scan. Rows are those of `shape.sequences`; u, dt and gate have shape.channels columns, b and c
-/// have shape.groups * shape.states. Null pointers leave their term out.
+/// The inputs of a selective scan. Rows are those of `shape.sequences`; u, dt and gate have shape.channels columns, b
+/// and c have shape.groups * shape.states. Null pointers leave their term out.
 template <class T>
 struct SelectiveScan {
   ScanShape shape;
@@ -53,7 +53,7 @@ struct SelectivePolicy {
   Rows<T> y;
 
   SelectivePolicy without_results() const noexcept { return {in, {}}; }
-  Index work_size(Index width) const noexcept { return in.shape.states * width; }
+  Index work_rows() const noexcept { return in.shape.states; }
   static Index piece_width(const ScanShape& shape) noexcept { return shape.channels / shape.groups > 1024 ? 128 : 64; }
 
   template <class LaneBlockType>
@@ -72,7 +72,7 @@ struct SelectivePolicy {
       P y;
     };
 
-    Lanes(const SelectivePolicy& policy, const Block& lane_block, T* work)
+    Lanes(const SelectivePolicy& policy, const Block& lane_block, T* work, bool fresh)
         : in(policy.in),
           out(policy.y),
           block(lane_block),
@@ -81,19 +81,13 @@ struct SelectivePolicy {
           bias(block.load_or(policy.in.dt_bias, T(0))),
           skip(block.load_or(policy.in.d_skip, T(0))) {
       if (work) {
-        block.gather(in.a, a_stride, in.shape.states, work);
+        if (fresh) block.gather(a, a_stride, in.shape.states, work);
         a = work;
         a_stride = block.width;
       }
     }
 
     [[gnu::always_inline]] P raw_step(Index row) const noexcept { return block.load(in.dt[row]) + bias; }
-
-    void prefetch(Index row) const noexcept {
-      block.prefetch(in.dt[row]);
-      block.prefetch(in.u[row]);
-      if (out && in.gate) block.prefetch(in.gate[row]);
-    }
 
     [[gnu::always_inline]] Token load(Index row) const noexcept {
       Token token;
@@ -135,8 +129,8 @@ struct SelectivePolicy {
   };
 
   template <class Block>
-  Lanes<Block> lanes(const Block& block, T* work) const {
-    return {*this, block, work};
+  Lanes<Block> lanes(const Block& block, T* work, bool fresh) const {
+    return {*this, block, work, fresh};
   }
 
   SelectiveTask<T, Arch> task(Index piece, Index group, Index first, Index last, Index run) const;
@@ -148,7 +142,8 @@ struct SelectivePolicy {
   T* row_sums = nullptr;      ///< [2][piece][row][state]: dL/db and dL/dc of each piece of channels
 };
 
-/// One task of the backward pass: it sums over its channels for each row (b, c), and over its rows for each channel (a, ...).
+/// One task of the backward pass: it sums over its channels for each row (b, c), and over its rows for each channel (a,
+/// ...).
 template <class T, class Arch>
 struct SelectiveTask {
   using Policy = SelectivePolicy<T, Arch>;
@@ -161,7 +156,8 @@ struct SelectiveTask {
         piece(piece_index),
         first(first_channel),
         channels(last_channel - first_channel),
-        padded((channels + Policy::vectors * lane_count - 1) / (Policy::vectors * lane_count) * Policy::vectors * lane_count),
+        padded((channels + Policy::vectors * lane_count - 1) / (Policy::vectors * lane_count) * Policy::vectors *
+               lane_count),
         totals(of.channel_sums + run * (states + 2) * of.in.shape.channels),
         per_channel((states + 2) * padded),
         per_row(2 * scan_interval * states * lane_count) {
@@ -194,11 +190,6 @@ struct SelectiveTask {
           db(owner.per_row.data()),
           dc(owner.per_row.data() + scan_interval * owner.states * lane_count) {}
 
-    void prefetch(Index row) const noexcept {
-      forward.prefetch(row);
-      block.prefetch(task.policy.dy[row]);
-      if (task.policy.in.gate) block.prefetch(task.policy.in.gate[row]);
-    }
     Row load(Index row) const noexcept {
       const P dy = block.load(task.policy.dy[row]);
       if (!task.policy.in.gate) return {dy};
@@ -255,8 +246,10 @@ struct SelectiveTask {
 
   void end_chunk(Index row, Index rows) noexcept {
     const Index all_rows = policy.in.shape.sequences.rows();
-    const Index pieces = ChannelPieces(policy.in.shape.channels, policy.in.shape.groups,
-                                       Policy::piece_width(policy.in.shape)).per_group * policy.in.shape.groups;
+    const Index pieces =
+        ChannelPieces(policy.in.shape.channels, policy.in.shape.groups, Policy::piece_width(policy.in.shape))
+            .per_group *
+        policy.in.shape.groups;
     for (Index which = 0; which < 2; ++which) {
       if (which == 0 ? !policy.gradients->b : !policy.gradients->c) continue;
       const T* const lanes_of = per_row.data() + which * scan_interval * states * lane_count;
@@ -270,13 +263,14 @@ struct SelectiveTask {
 
   void finish() noexcept {
     for_lane_blocks<T, Arch, Policy::vectors>(0, first, first + channels, [&](const auto& block) {
-      block.scatter(per_channel.data() + (block.channel - first) * (states + 2), states + 2, totals, policy.in.shape.channels);
+      block.scatter(per_channel.data() + (block.channel - first) * (states + 2), states + 2, totals + block.channel,
+                    policy.in.shape.channels);
     });
   }
 
   Policy policy;
   Index states, piece, first, channels, padded;
-  T* totals;                ///< of this run, [states + 2][all channels]
+  T* totals;               ///< of this run, [states + 2][all channels]
   Scratch<T> per_channel;  ///< blocks of [states + 2][width]
   Scratch<T> per_row;      ///< [b, c][state][row of the chunk][lane]
 };
@@ -288,16 +282,17 @@ SelectiveTask<T, Arch> SelectivePolicy<T, Arch>::task(Index piece, Index, Index 
 
 }  // namespace detail
 
-/// Writes y (rows as u) and, unless null, the final state (may be state_in itself) and the checkpoints that make a later
-/// backward pass about a third cheaper (scan_checkpoint_size(in.shape) numbers). One row (a step) costs no scratch.
+/// Writes y (rows as u) and, unless null, the final state (may be state_in itself) and the checkpoints that make a
+/// later backward pass about a third cheaper (scan_checkpoint_size(in.shape) numbers). One row (a step) costs no
+/// scratch.
 template <class T, class Arch = simd::DefaultArch>
 void selective_scan_forward(const SelectiveScan<T>& in, Rows<T> y, T* state_out, T* checkpoints = nullptr) {
   const detail::SelectivePolicy<T, Arch> policy{in, y};
   scan_forward<T, Arch>(policy, in.shape, in.state_in, state_out, checkpoints);
 }
 
-/// Gradients given dL/dy and dL/d(final state) (null: zeros). Sums over channels and rows are split in pieces that depend on
-/// the shape alone: the bits do not depend on the number of threads.
+/// Gradients given dL/dy and dL/d(final state) (null: zeros). Sums over channels and rows are split in pieces that
+/// depend on the shape alone: the bits do not depend on the number of threads.
 template <class T, class Arch = simd::DefaultArch>
 void selective_scan_backward(const SelectiveScan<T>& in, Rows<const T> dy, const T* dstate_out,
                              const SelectiveScanGradients<T>& out, const T* checkpoints = nullptr) {
@@ -333,7 +328,8 @@ void selective_scan_backward(const SelectiveScan<T>& in, Rows<const T> dy, const
         for (Index g = 0; g < shape.groups; ++g) {
           T* sum = to[row] + g * states;
           for (Index p = 0; p < pieces.per_group; ++p) {
-            const T* part = row_sums.data() + (which * piece_count + g * pieces.per_group + p) * piece_size + row * states;
+            const T* part =
+                row_sums.data() + (which * piece_count + g * pieces.per_group + p) * piece_size + row * states;
             for (Index n = 0; n < states; ++n) sum[n] = p == 0 ? part[n] : sum[n] + part[n];
           }
         }

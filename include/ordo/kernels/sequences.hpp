@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// How kernels over time find their rows: activations lie as rows [B * L, channels], and a row may be a slice of a wider one.
+/// How kernels over time find their rows: activations lie as rows [B * L, channels], and a row may be a slice of a
+/// wider one.
 
 #include <algorithm>
 #include <cstdint>
@@ -27,16 +28,18 @@ struct Rows {
   constexpr explicit operator bool() const noexcept { return data != nullptr; }
 };
 
-/// Which rows make up which sequence: `count` sequences of `length` rows each one behind the other, or, packed, sequence s
-/// in the rows offsets[s] up to offsets[s + 1] (`cu_seqlens`: first 0, never decreasing; equal neighbours are an empty
-/// sequence). Row s of a state belongs to sequence s.
+/// Which rows make up which sequence: `count` sequences of `length` rows each one behind the other, or, packed,
+/// sequence s in the rows offsets[s] up to offsets[s + 1] (`cu_seqlens`: first 0, never decreasing; equal neighbours
+/// are an empty sequence). Row s of a state belongs to sequence s.
 struct Sequences {
   Index count = 0;
   Index length = 0;
   const std::int64_t* offsets = nullptr;  ///< [count + 1] or null
 
   constexpr Index begin(Index s) const noexcept { return offsets ? static_cast<Index>(offsets[s]) : s * length; }
-  constexpr Index end(Index s) const noexcept { return offsets ? static_cast<Index>(offsets[s + 1]) : (s + 1) * length; }
+  constexpr Index end(Index s) const noexcept {
+    return offsets ? static_cast<Index>(offsets[s + 1]) : (s + 1) * length;
+  }
   constexpr Index rows() const noexcept { return count == 0 ? 0 : end(count - 1); }
 
   /// Calls f(s, first, last) for what of each sequence lies in the rows [first_row, last_row); not for empty sequences.
@@ -56,8 +59,8 @@ struct Sequences {
   }
 };
 
-/// A fixed number of pieces for sums over `n` things that threads share: the sums do not depend on the number of threads,
-/// because the pieces depend on n alone. Piece i is [n i / pieces, n (i + 1) / pieces).
+/// A fixed number of pieces for sums over `n` things that threads share: the sums do not depend on the number of
+/// threads, because the pieces depend on n alone. Piece i is [n i / pieces, n (i + 1) / pieces).
 struct SumPieces {
   static constexpr Index most = 16;
   Index n;

@@ -2,7 +2,8 @@
 /// \file
 /// Softmax, log-softmax and log-sum-exp of rows, forward and backward.
 ///
-/// -inf counts as masked: probability and gradient 0. A row of nothing else has probabilities 0 and gradient 0, not NaN.
+/// -inf counts as masked: probability and gradient 0. A row of nothing else has probabilities 0 and gradient 0, not
+/// NaN.
 
 #include <algorithm>
 #include <cmath>
@@ -17,8 +18,8 @@ namespace ordo::kernels {
 
 namespace detail {
 
-/// What is subtracted from a row before exp: its largest element, or 0 if all are -inf, so that all exponentials are 0. A NaN
-/// that the maximum has lost comes back with the sum of exponentials.
+/// What is subtracted from a row before exp: its largest element, or 0 if all are -inf, so that all exponentials are 0.
+/// A NaN that the maximum has lost comes back with the sum of exponentials.
 template <class T>
 T finite_shift(T largest) noexcept {
   return largest == -std::numeric_limits<T>::infinity() ? T(0) : largest;
@@ -57,7 +58,8 @@ void softmax(const T* x, T* y, Index rows, Index n) {
   });
 }
 
-/// From softmax's y and the gradient u: dx_i = y_i (u_i - sum_j y_j u_j); dx may be y or u. Where y is 0, dx is 0 whatever u is.
+/// From softmax's y and the gradient u: dx_i = y_i (u_i - sum_j y_j u_j); dx may be y or u. Where y is 0, dx is 0
+/// whatever u is.
 template <class T, class Arch = simd::DefaultArch>
 void softmax_backward(const T* y, const T* u, T* dx, Index rows, Index n) {
   using V = simd::Vec<T, Arch>;
@@ -96,9 +98,11 @@ void log_softmax_backward(const T* y, const T* u, T* dx, Index rows, Index n) {
   using V = simd::Vec<T, Arch>;
   parallel_for(rows, detail::row_grain(n), [&](Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
-      const T sum = detail::add_up<T, Arch>(n, [&](Index i, Index c) { return detail::load_some<Arch>(u + r * n + i, c); });
-      simd::transform<Arch>(y + r * n, u + r * n, dx + r * n, n,
-                            [s = V(sum)](const V& l, const V& g) { return simd::fnma(simd::exp_nonpositive(l), s, g); });
+      const T sum =
+          detail::add_up<T, Arch>(n, [&](Index i, Index c) { return detail::load_some<Arch>(u + r * n + i, c); });
+      simd::transform<Arch>(y + r * n, u + r * n, dx + r * n, n, [s = V(sum)](const V& l, const V& g) {
+        return simd::fnma(simd::exp_nonpositive(l), s, g);
+      });
     }
   });
 }

@@ -2,8 +2,8 @@
 /// \file
 /// Activation functions on tensors of any rank, with first and second derivatives. The formulas stand at `Activation`.
 ///
-/// They keep their argument for the backward pass. The tanh and sigmoid of elementwise.hpp keep their result instead: of the
-/// two, `activation` has derivatives that are exact where the function saturates.
+/// They keep their argument for the backward pass. The tanh and sigmoid of elementwise.hpp keep their result instead:
+/// of the two, `activation` has derivatives that are exact where the function saturates.
 
 #include "ordo/autograd/apply.hpp"
 #include "ordo/kernels/activation.hpp"
@@ -54,14 +54,16 @@ struct ActivationOp {
   }
   template <class T>
   void backward(Pullback<T>& p) const {
-    p.add(0, f.kind == Activation::none ? p.grad(0) : apply<dynamic_rank>(ActivationGradientOp{f}, p.input(0), p.grad(0)));
+    p.add(0,
+          f.kind == Activation::none ? p.grad(0) : apply<dynamic_rank>(ActivationGradientOp{f}, p.input(0), p.grad(0)));
   }
 };
 
 /// f(x), element by element. ConfigError if softplus has beta = 0.
 template <TensorLike X>
 auto activation(const X& x, const ActivationParameters& f) {
-  if (f.kind == Activation::softplus && f.beta == 0) fail<ConfigError>("activation: softplus needs a beta other than 0");
+  if (f.kind == Activation::softplus && f.beta == 0)
+    fail<ConfigError>("activation: softplus needs a beta other than 0");
   return apply<rank_of<X>>(ActivationOp{f}, x);
 }
 /// f(x) with the usual constants.

@@ -60,8 +60,8 @@ struct BroadcastPlan {
       const Index e = full[axis];
       if (e == 1) continue;
       const std::size_t last = shape.rank() - 1;
-      if (shape.rank() != 0 && a[last] == sa[axis] * e && b[last] == sb[axis] * e) {  // the axis before goes on in this one
-        shape[last] *= e;
+      if (shape.rank() != 0 && a[last] == sa[axis] * e && b[last] == sb[axis] * e) {
+        shape[last] *= e;  // the axis before goes on in this one
       } else {
         shape.push_back(e);
       }
@@ -141,28 +141,20 @@ AnyTensor<T> map_broadcast(const char* op, const AnyTensor<T>& a, const AnyTenso
       map_row(a.data() + begin * a_step, a_step, b.data() + begin * b_step, b_step, y.data() + begin, end - begin, f);
     });
   } else {
-    parallel_for(plan.rows(), std::max<Index>(1, elementwise_grain / std::max<Index>(1, n)), [&](Index begin, Index end) {
-      plan.for_each_row(begin, end, [&](Index ia, Index ib, Index iy) {
-        map_row(a.data() + ia, a_step, b.data() + ib, b_step, y.data() + iy, n, f);
-      });
-    });
+    parallel_for(plan.rows(), std::max<Index>(1, elementwise_grain / std::max<Index>(1, n)),
+                 [&](Index begin, Index end) {
+                   plan.for_each_row(begin, end, [&](Index ia, Index ib, Index iy) {
+                     map_row(a.data() + ia, a_step, b.data() + ib, b_step, y.data() + iy, n, f);
+                   });
+                 });
   }
   return y;
 }
 
-/// The number of elements of an op's argument.
-template <class X>
-Index size_of(const X& x) {
-  if constexpr (is_var<X>) {
-    return x.value.size();
-  } else {
-    return view(x).size();
-  }
-}
-
 }  // namespace detail
 
-/// Sums over the axes along which `shape` was broadcast: the gradient of a broadcast argument. Result has shape `shape`.
+/// Sums over the axes along which `shape` was broadcast: the gradient of a broadcast argument. Result has shape
+/// `shape`.
 struct ReduceToOp {
   static constexpr const char* name = "reduce_to";
   static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
@@ -275,7 +267,8 @@ struct AddOp {
   AnyTensor<T> forward(const AnyTensor<T>& a, const AnyTensor<T>& b) const {
     using V = simd::Vec<T>;
     const V f(static_cast<T>(factor));
-    return detail::map_broadcast(factor == -1 ? "sub" : name, a, b, [=](const V& x, const V& y) { return simd::fma(f, y, x); });
+    return detail::map_broadcast(factor == -1 ? "sub" : name, a, b,
+                                 [=](const V& x, const V& y) { return simd::fma(f, y, x); });
   }
   template <class T>
   void backward(Pullback<T>& p) const {
@@ -301,7 +294,9 @@ struct MulOp {
   }
   template <class T>
   void backward(Pullback<T>& p) const {
-    const auto call = [](bool quotient, const Var<T>& x, const Var<T>& y) { return apply<dynamic_rank>(MulOp{quotient}, x, y); };
+    const auto call = [](bool quotient, const Var<T>& x, const Var<T>& y) {
+      return apply<dynamic_rank>(MulOp{quotient}, x, y);
+    };
     const Var<T> a = p.input(0), b = p.input(1);
     const Var<T> da = p.needs(0) || divide ? call(divide, p.grad(0), b) : Var<T>{};
     if (p.needs(0)) p.add(0, detail::unbroadcast(da, a.shape()));

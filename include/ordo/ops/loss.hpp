@@ -19,7 +19,7 @@ enum class Reduction : unsigned char { mean, sum };
 struct CrossEntropyParameters {
   Index ignore_index = -100;   ///< positions with this index target do not count; any class may serve
   double label_smoothing = 0;  ///< s in [0, 1): the target is (1 - s) target + s / V
-  double z_loss = 0;           ///< z >= 0: adds z logsumexp(logits)^2; with index targets and without class weights only
+  double z_loss = 0;  ///< z >= 0: adds z logsumexp(logits)^2; with index targets and without class weights only
   Reduction reduction = Reduction::mean;
 };
 
@@ -40,7 +40,8 @@ struct CrossEntropyOp {
   AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& logits, const AnyTensor<T>& weight,
                        const AnyTensor<T>& probabilities) const {
     const Shape weight_shape = weight.shape();
-    check(logits.shape(), targets.present() ? targets.shape() : probabilities.shape(), weight.present() ? &weight_shape : nullptr);
+    check(logits.shape(), targets.present() ? targets.shape() : probabilities.shape(),
+          weight.present() ? &weight_shape : nullptr);
     const auto in = arguments(logits, weight, probabilities);
     AnyTensor<T> each(positions(logits.shape())), shift(Shape{in.rows}), sum(Shape{in.rows});
     kernels::cross_entropy_forward(in, each.data(), shift.data(), sum.data());
@@ -52,7 +53,9 @@ struct CrossEntropyOp {
     AnyTensor<T> y = each;
     if (reduced) {
       double total = 0;
-      for (Index r = 0; r < in.rows; ++r) total += scales.loss * static_cast<double>(each.data()[r]) + (scales.z == 0 ? 0 : z(r));
+      for (Index r = 0; r < in.rows; ++r) {
+        total += scales.loss * static_cast<double>(each.data()[r]) + (scales.z == 0 ? 0 : z(r));
+      }
       y = AnyTensor<T>(Shape{}, static_cast<T>(total));
     } else if (scales.z != 0) {
       for (Index r = 0; r < in.rows; ++r) y.data()[r] += static_cast<T>(z(r));
@@ -75,8 +78,8 @@ struct CrossEntropyOp {
       const T lse = saved.shift.data()[r] + std::log(saved.sum.data()[r]);
       v.data()[r] = dy.data()[reduced ? 0 : r] * static_cast<T>(2 * scales.z) * lse;
     }
-    kernels::cross_entropy_backward<T>(in, saved.shift.data(), saved.sum.data(), u.data(), scales.z == 0 ? nullptr : v.data(),
-                                       dx.data());
+    kernels::cross_entropy_backward<T>(in, saved.shift.data(), saved.sum.data(), u.data(),
+                                       scales.z == 0 ? nullptr : v.data(), dx.data());
     p.add(0, std::move(dx));
   }
 
@@ -99,7 +102,7 @@ struct CrossEntropyOp {
 
   /// u (p sum(c) - c) + v p with the coefficients c written out, so that p and u are recorded.
   template <class T>
-  void recorded_backward(Pullback<T>& p) const {
+  [[gnu::cold]] void recorded_backward(Pullback<T>& p) const {
     const Var<T> x = p.input(0), dy = p.grad(0);
     const auto in = arguments(x.value, p.input(1).value, p.input(2).value);
     const Scales scales = scales_of(in);
@@ -109,7 +112,8 @@ struct CrossEntropyOp {
     for (Index r = 0; r < in.rows; ++r) {
       if (!in.kept(r)) continue;
       for (Index k = 0; k < in.classes; ++k) {
-        const double q = in.targets == nullptr ? static_cast<double>(in.probabilities[r * in.classes + k]) : in.targets[r] == k;
+        const double q =
+            in.targets == nullptr ? static_cast<double>(in.probabilities[r * in.classes + k]) : in.targets[r] == k;
         const double w = in.class_weight == nullptr ? 1 : static_cast<double>(in.class_weight[k]);
         c.data()[r * in.classes + k] = static_cast<T>(w * ((1 - s) * q + even));
         total.data()[r] += c.data()[r * in.classes + k];
@@ -131,7 +135,8 @@ struct CrossEntropyOp {
     return s;
   }
   template <class T>
-  kernels::CrossEntropy<T> arguments(const AnyTensor<T>& logits, const AnyTensor<T>& weight, const AnyTensor<T>& probabilities) const {
+  kernels::CrossEntropy<T> arguments(const AnyTensor<T>& logits, const AnyTensor<T>& weight,
+                                     const AnyTensor<T>& probabilities) const {
     kernels::CrossEntropy<T> in;
     in.rows = logits.shape().size(0, logits.rank() - 1);
     in.classes = logits.shape().back();
@@ -144,7 +149,9 @@ struct CrossEntropyOp {
     return in;
   }
   void check(const Shape& logits, const Shape& target_shape, const Shape* weight) const {
-    if (logits.rank() == 0 || logits.back() == 0) fail<ShapeError>({name, ": logits of shape ", logits, "; expected [..., V]"});
+    if (logits.rank() == 0 || logits.back() == 0) {
+      fail<ShapeError>({name, ": logits of shape ", logits, "; expected [..., V]"});
+    }
     const Index classes = logits.back();
     const Shape expected = targets.present() ? positions(logits) : logits;
     if (!(target_shape == expected)) {
@@ -154,7 +161,9 @@ struct CrossEntropyOp {
       fail<ShapeError>({name, ": class weights of shape ", *weight, ", expected [", classes, "]"});
     }
     const double smoothing = parameters.label_smoothing, z = parameters.z_loss;
-    if (!(smoothing >= 0 && smoothing < 1)) fail<ConfigError>({name, ": label_smoothing is ", smoothing, ", expected 0 <= s < 1"});
+    if (!(smoothing >= 0 && smoothing < 1)) {
+      fail<ConfigError>({name, ": label_smoothing is ", smoothing, ", expected 0 <= s < 1"});
+    }
     if (!(z >= 0)) fail<ConfigError>({name, ": z_loss is ", z, ", expected >= 0"});
     if (z > 0 && (weight != nullptr || !targets.present())) {
       fail<ConfigError>({name, ": z_loss goes with index targets and without class weights"});
@@ -180,7 +189,8 @@ struct CrossEntropyOp {
 namespace detail {
 
 template <bool Reduced, class Logits, class Targets, class W>
-auto cross_entropy_of(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters, const W& weight) {
+auto cross_entropy_of(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters,
+                      const W& weight) {
   using T = value_type_of<Targets>;
   constexpr std::size_t rank = rank_of<Logits>, positions = rank == dynamic_rank ? dynamic_rank : rank - 1;
   constexpr std::size_t result = Reduced ? (rank == dynamic_rank ? dynamic_rank : 0) : positions;
@@ -206,19 +216,23 @@ auto cross_entropy_of(const Logits& logits, const Targets& targets, const CrossE
 /// l = log_softmax(logits), w the class weights (or ones) and s = label_smoothing, a position's loss is
 ///     (1 - s) w_t (-l_t) + s / V sum_c w_c (-l_c)      for an index t other than ignore_index, 0 for ignore_index
 ///     sum_c w_c ((1 - s) q_c + s / V) (-l_c)           for probabilities q
-/// The mean of the former is their sum over the sum of the w_t that count, that of the latter over the number of positions; the
-/// z_loss is divided by the number of positions that count. If nothing counts, the mean is 0. Targets and weights are constants.
+/// The mean of the former is their sum over the sum of the w_t that count, that of the latter over the number of
+/// positions; the z_loss is divided by the number of positions that count. If nothing counts, the mean is 0. Targets
+/// and weights are constants.
 ///
-/// Forward O(rows V) with two numbers kept for each row beside the logits; backward as much. Can be differentiated any number of
-/// times. UsageError for a target out of range. Agrees with torch.nn.functional.cross_entropy; z_loss: PaLM (arXiv 2204.02311).
+/// Forward O(rows V) with two numbers kept for each row beside the logits; backward as much. Can be differentiated any
+/// number of times. UsageError for a target out of range. Agrees with torch.nn.functional.cross_entropy; z_loss: PaLM
+/// (arXiv 2204.02311).
 template <TensorLike Logits, TensorLike Targets, class W = None>
-auto cross_entropy(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters = {}, const W& class_weight = none) {
+auto cross_entropy(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters = {},
+                   const W& class_weight = none) {
   return detail::cross_entropy_of<true>(logits, targets, parameters, class_weight);
 }
 
 /// The same for each position, not reduced: [...].
 template <TensorLike Logits, TensorLike Targets, class W = None>
-auto cross_entropy_each(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters = {}, const W& class_weight = none) {
+auto cross_entropy_each(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters = {},
+                        const W& class_weight = none) {
   return detail::cross_entropy_of<false>(logits, targets, parameters, class_weight);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Layer norm and RMS norm over the last axis. Fused, forward and backward; a backward pass that is itself recorded is made of
-/// elementary ops instead, so that both can be differentiated any number of times.
+/// Layer norm and RMS norm over the last axis. Fused, forward and backward; a backward pass that is itself recorded is
+/// made of elementary ops instead, so that both can be differentiated any number of times.
 
 #include <utility>
 
@@ -24,7 +24,8 @@ struct NormOp {
   };
 
   template <class T>
-  AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& x, const AnyTensor<T>& weight, const AnyTensor<T>& bias) const {
+  AnyTensor<T> forward(Saved<T>* saved, const AnyTensor<T>& x, const AnyTensor<T>& weight,
+                       const AnyTensor<T>& bias) const {
     const char* op = centered ? "layer_norm" : "rms_norm";
     if (x.rank() == 0) fail<ShapeError>({op, ": x is a scalar"});
     detail::require_shape(op, "weight", weight, Shape{x.shape().back()});
@@ -55,7 +56,7 @@ struct NormOp {
   /// With h = (x - mean) / r, r = sqrt(mean((x - mean)^2) + eps) and g = dy (weight_offset + weight):
   /// dx = (g - mean(g) [centered] - h mean(g h)) / r.
   template <class T>
-  void recorded_backward(Pullback<T>& p) const {
+  [[gnu::cold]] void recorded_backward(Pullback<T>& p) const {
     const Var<T> x = p.input(0), w = p.input(1), dy = p.grad(0);
     const auto deviation = [this](const Var<T>& v) { return centered ? sub(v, mean(v, -1, keep_axis)) : v; };
     const Var<T> d = deviation(x), r = sqrt(affine(mean(square(d), -1, keep_axis), 1, eps)), h = div(d, r);
@@ -65,13 +66,22 @@ struct NormOp {
     if (p.needs(2)) p.add(2, detail::unbroadcast(dy, p.input(2).shape()));
   }
   template <class T>
-  kernels::Normalization<T> arguments(const AnyTensor<T>& x, const AnyTensor<T>& weight, const AnyTensor<T>& bias) const {
+  kernels::Normalization<T> arguments(const AnyTensor<T>& x, const AnyTensor<T>& weight,
+                                      const AnyTensor<T>& bias) const {
     const Index n = x.shape().back();
-    return {centered, n == 0 ? 0 : x.size() / n, n, x.data(), weight.data(), bias.data(), static_cast<T>(weight_offset), static_cast<T>(eps)};
+    return {centered,
+            n == 0 ? 0 : x.size() / n,
+            n,
+            x.data(),
+            weight.data(),
+            bias.data(),
+            static_cast<T>(weight_offset),
+            static_cast<T>(eps)};
   }
 };
 
-/// y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, with the biased variance; weight, bias: [n] or none.
+/// y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, with the biased variance; weight, bias: [n] or
+/// none.
 template <TensorLike X, class W, class B>
 auto layer_norm(const X& x, const W& weight, const B& bias, double eps = 1e-5) {
   return apply<rank_of<X>>(NormOp{true, eps, 0}, x, weight, bias);

@@ -2,8 +2,8 @@
 /// \file
 /// Sums, means and maxima, over all elements or along one axis. All can be differentiated any number of times.
 ///
-/// Along an axis, the axis disappears from the result: [B, L, D] summed along 1 is [B, D]. With `keep_axis` it stays with
-/// extent 1, so that the result broadcasts against the argument.
+/// Along an axis, the axis disappears from the result: [B, L, D] summed along 1 is [B, D]. With `keep_axis` it stays
+/// with extent 1, so that the result broadcasts against the argument.
 
 #include <algorithm>
 #include <utility>
@@ -22,15 +22,6 @@ namespace detail {
 
 template <class X>
 inline constexpr std::size_t rank_without_axis = rank_of<X> == dynamic_rank ? dynamic_rank : rank_of<X> - 1;
-
-template <class X>
-Shape shape_of(const X& x) {
-  if constexpr (is_var<X>) {
-    return x.shape();
-  } else {
-    return Shape(view(x).extents());
-  }
-}
 
 inline Shape without_axis(const Shape& shape, std::size_t axis) {
   Shape s;
@@ -55,12 +46,12 @@ auto drop_axis(const Y& y, const Shape& shape, std::size_t axis) {
 /// The sum of all elements, a scalar (rank 0).
 template <TensorLike X>
 auto sum(const X& x) {
-  return apply<rank_of<X> == dynamic_rank ? dynamic_rank : 0>(ReduceToOp{Shape{}}, x);
+  return apply < rank_of<X> == dynamic_rank ? dynamic_rank : 0 > (ReduceToOp{Shape{}}, x);
 }
 /// The mean of all elements, a scalar (rank 0).
 template <TensorLike X>
 auto mean(const X& x) {
-  return affine(sum(x), 1.0 / static_cast<double>(detail::size_of(x)));
+  return affine(sum(x), 1.0 / static_cast<double>(detail::shape_of(x).size()));
 }
 
 /// The sum along an axis, which stays with extent 1.
@@ -159,7 +150,8 @@ struct MaxOp {
   }
 };
 
-/// The largest element along an axis, which stays with extent 1. Of equal ones the first has the gradient; NaN is the largest.
+/// The largest element along an axis, which stays with extent 1. Of equal ones the first has the gradient; NaN is the
+/// largest.
 template <TensorLike X>
 auto max(const X& x, Index axis, KeepAxis) {
   return apply<rank_of<X>>(MaxOp{detail::axis_of("max", axis, x)}, x);

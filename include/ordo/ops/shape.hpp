@@ -17,13 +17,13 @@ namespace ordo {
 
 namespace detail {
 
-/// The rank of an op's argument, also where its type does not tell.
+/// The shape of an op's argument, also where its type does not tell the rank.
 template <class X>
-std::size_t rank_at_run_time(const X& x) {
+Shape shape_of(const X& x) {
   if constexpr (is_var<X>) {
-    return x.value.rank();
+    return x.shape();
   } else {
-    return rank_of<X>;
+    return Shape(view(x).extents());
   }
 }
 
@@ -37,7 +37,7 @@ inline std::size_t resolve_axis(const char* op, Index axis, std::size_t rank) {
 }
 template <class X>
 std::size_t axis_of(const char* op, Index axis, const X& x) {
-  return resolve_axis(op, axis, rank_at_run_time(x));
+  return resolve_axis(op, axis, shape_of(x).rank());
 }
 
 /// y[j, i] = x[i, j], x of shape [rows, cols], in tiles that fit the first cache.
@@ -102,7 +102,8 @@ AnyTensor<T> sliced(const AnyTensor<T>& x, std::size_t axis, Index begin, Index 
   shape[axis] = count;
   AnyTensor<T> y(shape);
   const Index outer = shape.size(0, axis), inner = shape.size(axis + 1, shape.rank()), n = x.extent(axis);
-  for (Index o = 0; o < outer; ++o) std::copy_n(x.data() + (o * n + begin) * inner, count * inner, y.data() + o * count * inner);
+  for (Index o = 0; o < outer; ++o)
+    std::copy_n(x.data() + (o * n + begin) * inner, count * inner, y.data() + o * count * inner);
   return y;
 }
 

@@ -1,9 +1,10 @@
 #pragma once
 /// \file
-/// Softmax, log-softmax and log-sum-exp along one axis (default: the last). All can be differentiated any number of times.
+/// Softmax, log-softmax and log-sum-exp along one axis (default: the last). All can be differentiated any number of
+/// times.
 ///
-/// -inf counts as masked: its probability and gradient are 0. A line of nothing else has probabilities 0 and gradient 0.
-/// Another axis than the last is brought there and back: two copies more.
+/// -inf counts as masked: its probability and gradient are 0. A line of nothing else has probabilities 0 and gradient
+/// 0. Another axis than the last is brought there and back: two copies more.
 
 #include "ordo/kernels/softmax.hpp"
 #include "ordo/ops/reduce.hpp"
@@ -15,9 +16,8 @@ namespace detail {
 /// f(x) for an f that works on the last axis.
 template <class X, class F>
 auto along_axis(const char* op, const X& x, Index axis, F&& f) {
-  const std::size_t rank = rank_at_run_time(x), at = resolve_axis(op, axis, rank);
-  const auto last = static_cast<Index>(rank) - 1;
-  if (static_cast<Index>(at) == last) return f(x);
+  const auto last = static_cast<Index>(shape_of(x).rank()) - 1;
+  if (static_cast<Index>(axis_of(op, axis, x)) == last) return f(x);
   return transpose(f(transpose(x, axis, last)), axis, last);
 }
 
