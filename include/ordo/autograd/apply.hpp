@@ -19,6 +19,7 @@
 /// one is an error that names it. Several outputs: forward returns std::array<AnyTensor<T>, n>.
 /// Arguments without gradients (token ids, masks, sizes) are members of the op.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,7 @@
 #include <utility>
 
 #include "ordo/autograd/tape.hpp"
+#include "ordo/simd/simd.hpp"
 
 namespace ordo {
 
@@ -145,20 +147,20 @@ class Pullback {
       : op_(op), sweep_(sweep), inputs_(inputs), outputs_(outputs), grads_(grads) {}
 
   /// Argument i; its value is there if `keeps_inputs` has bit i. The shape always is.
-  Var<T> input(std::size_t i) const { return constant_unless_recording(inputs_[i]); }
+  [[gnu::noinline]] Var<T> input(std::size_t i) const { return constant_unless_recording(inputs_[i]); }
   /// Output i, if `keeps_outputs` has bit i.
-  Var<T> output(std::size_t i) const { return constant_unless_recording(outputs_[i]); }
+  [[gnu::noinline]] Var<T> output(std::size_t i) const { return constant_unless_recording(outputs_[i]); }
   /// The gradient that arrived for output i; absent if none did.
   const Var<T>& grad(std::size_t i) const { return grads_[i]; }
   /// Whether argument i wants a gradient.
   bool needs(std::size_t i) const noexcept { return inputs_[i].slot >= 0; }
 
-  void add(std::size_t i, Var<T> gradient) {
+  [[gnu::noinline]] void add(std::size_t i, Var<T> gradient) {
     if (needs(i)) detail::accumulate<T>(sweep_, inputs_[i].slot, std::move(gradient));
   }
-  void add(std::size_t i, AnyTensor<T> gradient) {
+  [[gnu::noinline]] void add(std::size_t i, AnyTensor<T> gradient) {
     if (sweep_.recording()) {
-      fail<UsageError>(std::string(op_) + ": this fused op has no second derivative");
+      fail<UsageError>({op_, ": this fused op has no second derivative"});
     }
     add(i, Var<T>{std::move(gradient)});
   }
@@ -174,90 +176,121 @@ class Pullback {
 
 namespace detail {
 
-template <class Op, class T, std::size_t In, std::size_t Out>
-class OpNode final : public Node {
+/// What the nodes of all ops have in common: compiled once for each scalar type, and there are many ops.
+template <class T>
+class NodeOf : public Node {
  public:
-  OpNode(const Op& op, const std::array<Var<T>, In>& in) : op_(op), in_(in) {}
-
-  void pull(Sweep& sweep) override {
-    std::array<Var<T>, Out> grads;
-    for (std::size_t i = 0; i < Out; ++i) grads[i] = sweep.take<T>(first_output + static_cast<std::int32_t>(i));
-    Pullback<T> p(Op::name, sweep, in_.data(), out_.data(), grads.data());
-    if constexpr (SavingOp<Op, T>) {
-      op_.backward(p, saved);
-    } else {
-      op_.backward(p);
-    }
-    if (sweep.recording()) {  // a later sweep over the same recording starts from what arrived here
-      for (std::size_t i = 0; i < Out; ++i) {
-        if (grads[i].present()) sweep.at(first_output + static_cast<std::int32_t>(i)) = grads[i];
-      }
+  [[gnu::noinline]] void pull(Sweep& sweep) final {
+    Pullback<T> p(name_, sweep, in_, out_, grads_);
+    for (std::int32_t i = 0; i < outputs; ++i) grads_[i] = sweep.take<T>(first_output + i);
+    run(p);
+    for (std::int32_t i = 0; i < outputs; ++i) {
+      // a later sweep over the same recording starts from what arrived here
+      if (sweep.recording() && grads_[i].present()) sweep.at(first_output + i) = grads_[i];
+      grads_[i] = {};
     }
   }
 
-  /// Keeps what backward will read and lets go of the rest.
-  void keep(const std::array<Var<T>, Out>& out) {
-    out_ = out;
-    for (std::size_t i = 0; i < In; ++i) {
-      if (!(Op::keeps_inputs >> i & 1U)) drop_value(in_[i]);
+  /// Gives the results their slots, keeps what backward will read, lets go of the rest, and goes on the tape.
+  [[gnu::noinline]] static void record(std::unique_ptr<NodeOf> node, Var<T>* results, unsigned inputs_kept,
+                                       unsigned outputs_kept, Tape* tape) {
+    for (std::int32_t i = 0; i < node->outputs; ++i) {
+      results[i].slot = tape->new_slot();
+      node->out_[i] = results[i];
+      if (!(outputs_kept >> i & 1U)) drop_value(node->out_[i]);
     }
-    for (std::size_t i = 0; i < Out; ++i) {
-      if (!(Op::keeps_outputs >> i & 1U)) drop_value(out_[i]);
+    node->first_output = results[0].slot;
+    for (std::size_t i = 0; i < node->inputs_; ++i) {
+      if (!(inputs_kept >> i & 1U)) drop_value(node->in_[i]);
     }
+    tape->push(std::move(node));
   }
 
-  [[no_unique_address]] typename SavedOf<Op, T>::type saved;
+ protected:
+  /// `vars`: the arguments, then as many Vars again as there are results, twice.
+  NodeOf(const char* name, Var<T>* vars, std::size_t inputs, std::size_t results) noexcept
+      : name_(name), in_(vars), out_(vars + inputs), grads_(out_ + results), inputs_(inputs) {
+    outputs = static_cast<std::int32_t>(results);
+  }
+  virtual void run(Pullback<T>& p) = 0;
 
  private:
   static void drop_value(Var<T>& v) {
     if (v.present()) v.value = AnyTensor<T>::borrow(nullptr, v.shape());
   }
-  Op op_;
-  std::array<Var<T>, In> in_;
-  std::array<Var<T>, Out> out_;
+  const char* name_;
+  Var<T>*in_, *out_, *grads_;
+  std::size_t inputs_;
 };
 
-/// Runs forward; the results as an array whatever their number.
 template <class Op, class T, std::size_t In, std::size_t Out>
-std::array<AnyTensor<T>, Out> run_forward(const Op& op, typename SavedOf<Op, T>::type* saved, const std::array<Var<T>, In>& in) {
-  return [&]<std::size_t... I>(std::index_sequence<I...>) -> std::array<AnyTensor<T>, Out> {
-    if constexpr (SavingOp<Op, T> && Out == 1) {
-      return {op.template forward<T>(saved, in[I].value...)};
-    } else if constexpr (SavingOp<Op, T>) {
-      return op.template forward<T>(saved, in[I].value...);
-    } else if constexpr (Out == 1) {
-      return {op.template forward<T>(in[I].value...)};
+class OpNode final : public NodeOf<T> {
+ public:
+  OpNode(const Op& op, const Var<T>* in) : NodeOf<T>(Op::name, vars_, In, Out), op_(op) { std::copy_n(in, In, vars_); }
+
+  [[no_unique_address]] typename SavedOf<Op, T>::type saved;
+
+ private:
+  void run(Pullback<T>& p) override {
+    if constexpr (SavingOp<Op, T>) {
+      op_.backward(p, saved);
     } else {
-      return op.template forward<T>(in[I].value...);
+      op_.backward(p);
+    }
+  }
+  Op op_;
+  Var<T> vars_[In + 2 * Out];
+};
+
+// Calls that are never recorded run on the values alone.
+template <class T>
+const AnyTensor<T>& value_of(const AnyTensor<T>& x) noexcept { return x; }
+template <class T>
+AnyTensor<T>& value_of(AnyTensor<T>& x) noexcept { return x; }
+template <class T>
+const AnyTensor<T>& value_of(const Var<T>& x) noexcept { return x.value; }
+template <class T>
+AnyTensor<T>& value_of(Var<T>& x) noexcept { return x.value; }
+
+/// Runs forward and puts the values of the results in place, whatever their number.
+template <class Op, class T, std::size_t In, std::size_t Out, class Value>
+[[gnu::noinline]] void run_forward(const Op& op, typename SavedOf<Op, T>::type* saved, const Value* in, Value* out) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    const auto forward = [&] {
+      if constexpr (SavingOp<Op, T>) {
+        return op.template forward<T>(saved, value_of(in[I])...);
+      } else {
+        return op.template forward<T>(value_of(in[I])...);
+      }
+    };
+    if constexpr (Out == 1) {
+      value_of(*out) = forward();
+    } else {
+      auto values = forward();
+      for (std::size_t i = 0; i < Out; ++i) value_of(out[i]) = std::move(values[i]);
     }
   }(std::make_index_sequence<In>{});
 }
 
+template <class T>
+[[gnu::noinline]] bool any_slot(const Var<T>* in, std::size_t n) {
+  return std::any_of(in, in + n, [](const Var<T>& v) { return v.tracked(); });
+}
+
 /// One call of an op on Vars; records it if one of them has a slot. Compiled once for each op and scalar type.
 template <class Op, class T, std::size_t In, std::size_t Out>
-std::array<Var<T>, Out> call(const Op& op, const std::array<Var<T>, In>& in, Tape* tape) {
-  bool record = false;
-  for (const Var<T>& v : in) record = record || v.slot >= 0;
-  std::array<Var<T>, Out> out;
-  if (!record) {
-    auto values = run_forward<Op, T, In, Out>(op, nullptr, in);
-    for (std::size_t i = 0; i < Out; ++i) out[i] = {std::move(values[i]), tape, -1};
-    return out;
-  }
+[[gnu::noinline]] void call(const Op& op, const Var<T>* in, Var<T>* out, Tape* tape) {
+  for (std::size_t i = 0; i < Out; ++i) out[i].tape = tape;
+  if (!any_slot(in, In) || tape->paused()) return run_forward<Op, T, In, Out>(op, nullptr, in, out);
   auto node = std::make_unique<OpNode<Op, T, In, Out>>(op, in);
-  auto values = run_forward<Op, T, In, Out>(op, &node->saved, in);
-  for (std::size_t i = 0; i < Out; ++i) out[i] = {std::move(values[i]), tape, tape->new_slot()};
-  node->first_output = out[0].slot;
-  node->outputs = static_cast<std::int32_t>(Out);
-  node->keep(out);
-  tape->push(std::move(node));
-  return out;
+  run_forward<Op, T, In, Out>(op, &node->saved, in, out);
+  NodeOf<T>::record(std::move(node), out, Op::keeps_inputs, Op::keeps_outputs, tape);
 }
 
 /// An argument as a Var: parameters get a slot on the tape, plain tensors become constants (copied, since the backward pass may
 /// run after they are gone; borrowed where nothing is recorded).
 template <class T, class A>
-Var<T> lift(Tape* tape, const A& a) {
+[[gnu::noinline]] Var<T> lift(Tape* tape, const A& a) {
   if constexpr (std::same_as<A, None>) {
     return {};
   } else if constexpr (is_var<A>) {
@@ -271,6 +304,18 @@ Var<T> lift(Tape* tape, const A& a) {
   }
 }
 
+/// An argument of a call that is not recorded.
+template <class T, class A>
+AnyTensor<T> lend(const A& a) {
+  if constexpr (std::same_as<A, None>) {
+    return {};
+  } else if constexpr (is_parameter<A>) {
+    return a.any();
+  } else {
+    return borrow(a);
+  }
+}
+
 template <class Op>
 inline constexpr std::size_t outputs_of = 1;
 template <class Op>
@@ -278,7 +323,7 @@ template <class Op>
 inline constexpr std::size_t outputs_of<Op> = Op::outputs;
 
 template <Mode M, std::size_t R, class T>
-Value<M, T, R> wrap(std::conditional_t<M == Mode::plain, AnyTensor<T>, Var<T>> v) {
+Value<M, T, R> wrap(std::conditional_t<M == Mode::plain, AnyTensor<T>, Var<T>>&& v) {
   if constexpr (M == Mode::plain) {
     return to_tensor<R>(v);
   } else if constexpr (M == Mode::recorded) {
@@ -330,15 +375,15 @@ auto apply_in(const Recorder<M>& r, const Op& op, const A&... a)
                  ...),
                 "the arguments of an op must have one scalar type: all float or all double");
   static_assert(sizeof...(R) == detail::outputs_of<Op>, "apply: one rank for each output of the op");
-  const std::array<Var<T>, sizeof...(A)> in{detail::lift<T>(r.tape, a)...};
-  // A program that only infers compiles no backward functions.
-  auto out = [&] {
-    if constexpr (M == Mode::plain) {
-      return detail::run_forward<Op, T, sizeof...(A), sizeof...(R)>(op, nullptr, in);
-    } else {
-      return detail::call<Op, T, sizeof...(A), sizeof...(R)>(op, in, r.tape);
-    }
-  }();
+  using Argument = std::conditional_t<M == Mode::plain, AnyTensor<T>, Var<T>>;
+  std::array<Argument, sizeof...(R)> out;
+  if constexpr (M == Mode::plain) {  // a program that only infers compiles neither tapes nor backward functions
+    const std::array<Argument, sizeof...(A)> in{detail::lend<T>(a)...};
+    detail::run_forward<Op, T, sizeof...(A), sizeof...(R)>(op, nullptr, in.data(), out.data());
+  } else {
+    const std::array<Argument, sizeof...(A)> in{detail::lift<T>(r.tape, a)...};
+    detail::call<Op, T, sizeof...(A), sizeof...(R)>(op, in.data(), out.data(), r.tape);
+  }
   if constexpr (sizeof...(R) == 1) {
     return detail::wrap<M, R..., T>(std::move(out[0]));
   } else {
@@ -363,8 +408,7 @@ struct AccumulateOp {
   template <class T>
   AnyTensor<T> forward(const AnyTensor<T>& a, const AnyTensor<T>& b) const {
     AnyTensor<T> y(a.shape());
-    T* out = y.data();
-    for (Index i = 0; i < y.size(); ++i) out[i] = a.data()[i] + b.data()[i];
+    sum(a.data(), b.data(), y.data(), y.size());
     return y;
   }
   template <class T>
@@ -372,7 +416,22 @@ struct AccumulateOp {
     p.add(0, p.grad(0));
     p.add(1, p.grad(0));
   }
+  /// y[i] = a[i] + b[i]; y may be a. By vectors: GCC 12 leaves the plain loop scalar at -O2.
+  template <class T>
+  static void sum(const T* a, const T* b, T* y, Index n) {
+    using V = simd::Vec<T>;
+    simd::transform(a, b, y, n, [](const V& u, const V& v) { return u + v; });
+  }
 };
+
+/// a + b, recorded if `tape` is given.
+template <class T>
+Var<T> sum_of_gradients(const Var<T>& a, const Var<T>& b, Tape* tape) {
+  const std::array<Var<T>, 2> in{a, b};
+  Var<T> out;
+  call<AccumulateOp, T, 2, 1>(AccumulateOp{}, in.data(), &out, tape);
+  return out;
+}
 
 template <class T>
 void accumulate(Sweep& sweep, std::int32_t slot, Var<T> gradient) {
@@ -383,17 +442,15 @@ void accumulate(Sweep& sweep, std::int32_t slot, Var<T> gradient) {
     return;
   }
   if (sweep.recording()) {
-    at = call<AccumulateOp, T, 2, 1>(AccumulateOp{}, {at.as<T>(), std::move(gradient)}, &sweep.tape())[0];
+    at = sum_of_gradients<T>(at.as<T>(), gradient, &sweep.tape());
     return;
   }
   if (!at.unique()) {  // somebody else holds this block: another slot, or the upstream gradient
-    at = call<AccumulateOp, T, 2, 1>(AccumulateOp{}, {at.as<T>(), std::move(gradient)}, nullptr)[0];
+    at = sum_of_gradients<T>(at.as<T>(), gradient, nullptr);
     return;
   }
   AnyTensor<T> sum = at.as<T>().value;
-  T* out = sum.data();
-  const T* in = gradient.value.data();
-  for (Index i = 0; i < sum.size(); ++i) out[i] += in[i];
+  AccumulateOp::sum(sum.data(), gradient.value.data(), sum.data(), sum.size());
 }
 
 }  // namespace detail

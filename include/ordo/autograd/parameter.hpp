@@ -43,7 +43,7 @@ class DerivedCache {
   }
 
   void clear() noexcept {
-    for (Entry* e = first_.exchange(nullptr); e != nullptr;) delete std::exchange(e, e->next);
+    if (first_.load(std::memory_order_relaxed) != nullptr) drop();
   }
 
  private:
@@ -53,6 +53,9 @@ class DerivedCache {
     const void* tag;
     Entry* next = nullptr;
   };
+  [[gnu::cold, gnu::noinline]] void drop() noexcept {
+    for (Entry* e = first_.exchange(nullptr); e != nullptr;) delete std::exchange(e, e->next);
+  }
   template <class V>
   static const void* tag_of() noexcept {
     static const char tag = 0;

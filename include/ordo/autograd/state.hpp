@@ -68,7 +68,7 @@ class StateInterface {
   static Index row_stride(const Path& path, const Leaf& t, Index row) {
     const Index rows = t.extent(0);
     if (row < 0 || row >= rows) {
-      fail<ShapeError>("state: row " + std::to_string(row) + " of " + path.str() + ", which has " + std::to_string(rows));
+      fail<ShapeError>({"state: row ", row, " of ", path.str(), ", which has ", rows});
     }
     return t.size() / rows;
   }

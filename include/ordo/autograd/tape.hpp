@@ -107,6 +107,10 @@ class Sweep {
     return v;
   }
   ErasedVar& at(std::int32_t slot) noexcept { return grads_[static_cast<std::size_t>(slot)]; }
+  /// Makes room for slots that were given while the sweep is under way.
+  void grow(std::size_t slots) {
+    if (slots > grads_.size()) grads_.resize(slots);
+  }
   std::size_t size() const noexcept { return grads_.size(); }
 
  private:
@@ -248,8 +252,7 @@ class Tape {
       AnyTensor<T> u = upstream;
       if (!u.present()) u = AnyTensor<T>(y.var().shape(), T{1});
       if (!(u.shape() == y.var().shape())) {
-        fail<ShapeError>("backward: the upstream gradient has shape " + to_string(u.shape()) + ", the output " +
-                         to_string(y.var().shape()));
+        fail<ShapeError>({"backward: the upstream gradient has shape ", u.shape(), ", the output ", y.var().shape()});
       }
       Seed s;
       s.slot_ = y.var().slot;
@@ -276,10 +279,7 @@ class Tape {
       if (seed.slot_ >= 0) seed.start_(sweep, seed.slot_, seed.gradient_);
     }
     consumed_ = true;
-    for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
-      if ((*node)->wanted(sweep)) (*node)->pull(sweep);
-      node->reset();
-    }
+    sweep_back(sweep, 0);
     return collect(sweep);
   }
 
@@ -290,9 +290,7 @@ class Tape {
     detail::Sweep sweep(*this, slots_, true);
     const Seed seed = Seed::of(y);
     if (seed.slot_ >= 0) seed.start_(sweep, seed.slot_, seed.gradient_);
-    for (std::size_t i = nodes_.size(); i-- > 0;) {
-      if (nodes_[i]->wanted(sweep)) nodes_[i]->pull(sweep);
-    }
+    sweep_back(sweep, 0);
     using T = typename X::value_type;
     auto g = sweep.has(x.var().slot) ? sweep.at(x.var().slot).template as<T>()
                                      : Var<T>{AnyTensor<T>(x.var().shape(), T{0})};
@@ -304,11 +302,13 @@ class Tape {
   template <class T, class E, class X>
   void substitute(const Parameter<T, E>& p, const Tracked<X>& value) {
     if (!(value.var().shape() == p.shape())) {
-      fail<ShapeError>("substitute: the parameter has shape " + to_string(p.shape()) + ", the value " +
-                       to_string(value.var().shape()));
+      fail<ShapeError>({"substitute: the parameter has shape ", p.shape(), ", the value ", value.var().shape()});
     }
     substituted_[p.key()] = value.var();
   }
+
+  /// Whether calls are not recorded at the moment, see PauseRecording.
+  bool paused() const noexcept { return paused_ > 0; }
 
   /// Forgets the recording and keeps the memory of its lists.
   void reset() noexcept {
@@ -321,6 +321,8 @@ class Tape {
 
   // ---- for apply() ----
   std::int32_t new_slot() noexcept { return static_cast<std::int32_t>(slots_++); }
+  std::size_t slots() const noexcept { return slots_; }
+  std::size_t size() const noexcept { return nodes_.size(); }
   void push(std::unique_ptr<detail::Node> node) { nodes_.push_back(std::move(node)); }
   template <class T, class E>
   Var<T> lift(const Parameter<T, E>& p) {
@@ -332,8 +334,22 @@ class Tape {
     parameters_.emplace(p.key(), v);
     return v;
   }
+  /// Pulls gradients through the nodes from `first` on, last one first. Unless the sweep is recorded they are freed as it
+  /// passes them. A node may record more while it is pulled, and sweeps back through that itself.
+  void sweep_back(detail::Sweep& sweep, std::size_t first) {
+    for (std::size_t i = nodes_.size(); i-- > first;) {
+      detail::Node& node = *nodes_[i];
+      if (node.wanted(sweep)) node.pull(sweep);
+      if (!sweep.recording()) nodes_[i].reset();
+    }
+    if (!sweep.recording()) nodes_.resize(first);
+  }
+  using Substitutions = detail::PoolMap<const void*, detail::ErasedVar>;
+  const Substitutions& substitutions() const noexcept { return substituted_; }
+  void swap_substitutions(Substitutions& other) noexcept { substituted_.swap(other); }
 
  private:
+  friend class PauseRecording;
   Gradients collect(detail::Sweep& sweep) {
     Gradients g;
     for (std::size_t slot = 0; slot < sweep.size(); ++slot) {
@@ -353,10 +369,26 @@ class Tape {
   }
 
   std::vector<std::unique_ptr<detail::Node>, PoolAllocator<std::unique_ptr<detail::Node>>> nodes_;
-  detail::PoolMap<const void*, detail::ErasedVar> parameters_;   // each with its own slot
-  detail::PoolMap<const void*, detail::ErasedVar> substituted_;  // what stands in for a parameter
+  detail::PoolMap<const void*, detail::ErasedVar> parameters_;  // each with its own slot
+  Substitutions substituted_;                                    // what stands in for a parameter
   std::size_t slots_ = 0;
+  int paused_ = 0;
   bool consumed_ = false;
+};
+
+/// While it lives, calls on tracked values are not recorded: their results are constants.
+///
+///     const PauseRecording pause(tape);
+///     const auto target = model(x);
+class PauseRecording {
+ public:
+  explicit PauseRecording(Tape& tape) noexcept : tape_(tape) { ++tape_.paused_; }
+  PauseRecording(const PauseRecording&) = delete;
+  PauseRecording& operator=(const PauseRecording&) = delete;
+  ~PauseRecording() { --tape_.paused_; }
+
+ private:
+  Tape& tape_;
 };
 
 /// A tensor that remembers its place on a tape. X is the plain tensor type, always with dynamic extents. Integer tensors can be
@@ -373,8 +405,7 @@ class Tracked {
   Tracked() = default;
   explicit Tracked(Var<value_type> var) : var_(std::move(var)) {
     if (var_.value.rank() != X::rank()) {
-      fail<ShapeError>("tracked: a value of shape " + to_string(var_.shape()) + " where rank " + std::to_string(X::rank()) +
-                       " is declared");
+      fail<ShapeError>({"tracked: a value of shape ", var_.shape(), " where rank ", X::rank(), " is declared"});
     }
   }
 
@@ -389,7 +420,7 @@ class Tracked {
   X value() const { return to_tensor<X::rank()>(var_.value.copy()); }
   /// The one element of a scalar.
   value_type item() const {
-    if (size() != 1) fail<ShapeError>("item: the tensor has shape " + to_string(shape()) + ", not one element");
+    if (size() != 1) fail<ShapeError>({"item: the tensor has shape ", shape(), ", not one element"});
     return *data();
   }
 

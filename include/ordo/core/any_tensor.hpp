@@ -23,11 +23,11 @@ class AnyTensor {
 
   AnyTensor() noexcept = default;
   /// Owns; elements unset.
-  explicit AnyTensor(const Shape& shape)
+  [[gnu::noinline]] explicit AnyTensor(const Shape& shape)
       : shape_(shape), storage_(static_cast<std::size_t>(shape.size()) * sizeof(T)), data_(static_cast<T*>(storage_.data())), present_(true) {}
   AnyTensor(const Shape& shape, T value) : AnyTensor(shape) { fill(value); }
   /// Borrows: the elements have to outlive this.
-  static AnyTensor borrow(const T* data, const Shape& shape) noexcept {
+  [[gnu::noinline]] static AnyTensor borrow(const T* data, const Shape& shape) noexcept {
     AnyTensor a;
     a.shape_ = shape;
     a.data_ = const_cast<T*>(data);
@@ -35,7 +35,7 @@ class AnyTensor {
     return a;
   }
   /// Shares a block.
-  static AnyTensor share(Storage storage, const Shape& shape) noexcept {
+  [[gnu::noinline]] static AnyTensor share(Storage storage, const Shape& shape) noexcept {
     AnyTensor a;
     a.shape_ = shape;
     a.storage_ = std::move(storage);
@@ -65,7 +65,7 @@ class AnyTensor {
     return a;
   }
   /// A copy that owns.
-  AnyTensor copy() const {
+  [[gnu::noinline]] AnyTensor copy() const {
     if (!present_) return {};
     AnyTensor a(shape_);
     std::copy_n(data_, size(), a.data_);
@@ -86,17 +86,25 @@ AnyTensor<value_type_of<X>> borrow(const X& x) {
   return AnyTensor<value_type_of<X>>::borrow(v.data(), v.shape());
 }
 
+namespace detail {
+/// The block of an op's result: a copy where the result does not own one.
+template <class T>
+[[gnu::noinline]] Storage block_of(const AnyTensor<T>& a, std::size_t rank) {
+  if (a.rank() != rank) {
+    fail<ShapeError>({"tensor: a result of shape ", a.shape(), " where rank ", rank, " is declared"});
+  }
+  return a.owns() ? a.storage() : a.copy().storage();
+}
+}  // namespace detail
+
 /// The statically ranked tensor over an op's result, without a copy if the result owns its block.
 template <std::size_t R, class T>
 DynTensor<T, R> to_tensor(const AnyTensor<T>& a) {
-  if (a.rank() != R) {
-    fail<ShapeError>("tensor: a result of shape " + to_string(a.shape()) + " where rank " + std::to_string(R) + " is declared");
-  }
+  Storage block = detail::block_of(a, R);
   if constexpr (R == 0) {  // a scalar lives inline
     return DynTensor<T, 0>(DynExtents<0>(), {*a.data()});
   } else {
-    const AnyTensor<T> owned = a.owns() ? a : a.copy();
-    return DynTensor<T, R>::share(owned.shape().template extents<R>(), owned.storage());
+    return DynTensor<T, R>::share(a.shape().template extents<R>(), std::move(block));
   }
 }
 

@@ -44,12 +44,11 @@ class Extents {
   constexpr explicit Extents(const std::array<Index, sizeof...(E)>& extents) {
     std::size_t next = 0;
     for (std::size_t axis = 0; axis < rank(); ++axis) {
-      if (extents[axis] < 0) fail<ShapeError>("extents: axis " + std::to_string(axis) + " is negative");
+      if (extents[axis] < 0) fail<ShapeError>({"extents: axis ", axis, " is negative"});
       if (statics[axis] == dyn) {
         dynamic_[next++] = extents[axis];
       } else if (statics[axis] != extents[axis]) {
-        fail<ShapeError>("extents: axis " + std::to_string(axis) + " is fixed to " + std::to_string(statics[axis]) +
-                         ", given " + std::to_string(extents[axis]));
+        fail<ShapeError>({"extents: axis ", axis, " is fixed to ", statics[axis], ", given ", extents[axis]});
       }
     }
   }
@@ -111,8 +110,10 @@ class Shape {
     for (Index e : extents) push_back(e);
   }
   template <Index... E>
-  constexpr Shape(const Extents<E...>& extents) {  // NOLINT(google-explicit-constructor): a Shape says the same
-    for (std::size_t axis = 0; axis < sizeof...(E); ++axis) push_back(extents[axis]);
+  constexpr Shape(const Extents<E...>& extents) noexcept  // NOLINT(google-explicit-constructor): a Shape says the same
+      : rank_(sizeof...(E)) {
+    static_assert(sizeof...(E) <= max_rank, "a shape has at most max_rank axes");
+    for (std::size_t axis = 0; axis < sizeof...(E); ++axis) extents_[axis] = extents[axis];
   }
 
   constexpr std::size_t rank() const noexcept { return rank_; }
@@ -123,8 +124,7 @@ class Shape {
   constexpr const Index* end() const noexcept { return extents_.data() + rank_; }
 
   constexpr void push_back(Index extent) {
-    if (rank_ == max_rank) fail<ShapeError>("shape: more than " + std::to_string(max_rank) + " axes");
-    if (extent < 0) fail<ShapeError>("shape: axis " + std::to_string(rank_) + " is negative");
+    if (rank_ == max_rank || extent < 0) refuse(rank_);
     extents_[rank_++] = extent;
   }
 
@@ -161,12 +161,16 @@ class Shape {
   }
 
  private:
+  [[noreturn, gnu::cold, gnu::noinline]] static void refuse(std::size_t rank) {
+    if (rank == max_rank) fail<ShapeError>({"shape: more than ", max_rank, " axes"});
+    fail<ShapeError>({"shape: axis ", rank, " is negative"});
+  }
   std::array<Index, max_rank> extents_{};
   std::size_t rank_ = 0;
 };
 
 /// "[2, 3]": how error messages write a shape.
-inline std::string to_string(const Shape& shape) {
+[[gnu::cold]] inline std::string to_string(const Shape& shape) {
   std::string s = "[";
   for (std::size_t axis = 0; axis < shape.rank(); ++axis) s += (axis ? ", " : "") + std::to_string(shape[axis]);
   return s + "]";

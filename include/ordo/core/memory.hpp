@@ -23,6 +23,14 @@ namespace ordo {
 /// Every block starts at a multiple of this many bytes: a cache line, and the widest vector.
 inline constexpr std::size_t memory_alignment = 64;
 
+namespace detail {
+/// How many threads share the parallel_for that this thread works for; 0 outside.
+inline int& region_threads() noexcept {
+  thread_local int threads = 0;
+  return threads;
+}
+}  // namespace detail
+
 /// Keeps freed blocks by size class (four classes to an octave) and hands them out again. Thread-safe.
 class Pool {
  public:
@@ -39,7 +47,7 @@ class Pool {
     return *pool;
   }
 
-  void* allocate(std::size_t bytes) {
+  [[gnu::noinline]] void* allocate(std::size_t bytes) {
     const std::size_t cls = class_of(bytes);
     Bin& bin = bins_[cls];
     void* block = nullptr;
@@ -51,11 +59,7 @@ class Pool {
       }
     }
     const std::size_t size = class_bytes(cls);
-    if (block == nullptr) {
-      block = ::operator new(size, std::align_val_t{memory_alignment});
-      reserved_.fetch_add(size, std::memory_order_relaxed);
-      system_allocations_.fetch_add(1, std::memory_order_relaxed);
-    }
+    if (block == nullptr) block = take(size);
     const std::size_t now = in_use_.fetch_add(size, std::memory_order_relaxed) + size;
     std::size_t peak = peak_.load(std::memory_order_relaxed);
     while (now > peak && !peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
@@ -63,7 +67,7 @@ class Pool {
     return block;
   }
 
-  void deallocate(void* block, std::size_t bytes) noexcept {
+  [[gnu::noinline]] void deallocate(void* block, std::size_t bytes) noexcept {
     if (block == nullptr) return;
     const std::size_t cls = class_of(bytes);
     in_use_.fetch_sub(class_bytes(cls), std::memory_order_relaxed);
@@ -73,6 +77,22 @@ class Pool {
     bin.first = block;
   }
 
+  /// A block that is given back by the same thread, in the same piece of a parallel_for. The first of its size takes one
+  /// for each thread from the system: how many there are later does not depend on which threads happened to overlap.
+  [[gnu::noinline]] void* allocate_scratch(std::size_t bytes) {
+    if (const int threads = detail::region_threads(); threads > 1) {
+      const std::size_t cls = class_of(bytes);
+      const std::size_t needed = ++scratch_held()[cls] * static_cast<std::size_t>(threads);
+      Bin& bin = bins_[cls];
+      if (needed > bin.for_scratch.load(std::memory_order_relaxed)) provide(bin, cls, needed);
+    }
+    return allocate(bytes);
+  }
+  [[gnu::noinline]] void deallocate_scratch(void* block, std::size_t bytes) noexcept {
+    if (detail::region_threads() > 1) --scratch_held()[class_of(bytes)];
+    deallocate(block, bytes);
+  }
+
   /// Gives all kept blocks back to the system.
   void trim() noexcept {
     for (std::size_t cls = 0; cls < class_count; ++cls) {
@@ -80,6 +100,7 @@ class Pool {
       {
         std::lock_guard lock(bins_[cls].mutex);
         block = std::exchange(bins_[cls].first, nullptr);
+        bins_[cls].for_scratch = 0;
       }
       while (block != nullptr) {
         void* next = *static_cast<void**>(block);
@@ -101,7 +122,29 @@ class Pool {
   struct Bin {
     std::mutex mutex;
     void* first = nullptr;
+    std::atomic<std::size_t> for_scratch{0};  ///< blocks that were taken for the threads of a parallel_for
   };
+
+  static std::array<std::uint16_t, class_count>& scratch_held() noexcept {
+    thread_local std::array<std::uint16_t, class_count> held{};
+    return held;
+  }
+  void provide(Bin& bin, std::size_t cls, std::size_t needed) {
+    const std::size_t size = class_bytes(cls);
+    std::lock_guard lock(bin.mutex);
+    for (std::size_t n = bin.for_scratch.load(std::memory_order_relaxed); n < needed; ++n) {
+      void* const block = take(size);
+      *static_cast<void**>(block) = bin.first;
+      bin.first = block;
+      bin.for_scratch.store(n + 1, std::memory_order_relaxed);
+    }
+  }
+  void* take(std::size_t size) {
+    void* const block = ::operator new(size, std::align_val_t{memory_alignment});
+    reserved_.fetch_add(size, std::memory_order_relaxed);
+    system_allocations_.fetch_add(1, std::memory_order_relaxed);
+    return block;
+  }
 
   static constexpr std::size_t class_bytes(std::size_t cls) noexcept {
     const std::size_t bytes = ((cls % 4 + 4) << (cls / 4)) * (memory_alignment / 4);
@@ -114,7 +157,7 @@ class Pool {
     const auto octave = static_cast<std::size_t>(std::bit_width(units - 1)) - 3;
     const std::size_t mantissa = ((units - 1) >> octave) + 1;  // 5..8
     const std::size_t cls = octave * 4 + mantissa - 4;
-    if (cls >= class_count) fail<UsageError>("memory: a request of " + std::to_string(bytes) + " bytes is too large");
+    if (cls >= class_count) fail<UsageError>({"memory: a request of ", bytes, " bytes is too large"});
     return cls;
   }
 
@@ -136,11 +179,7 @@ class Storage {
     return *this;
   }
   ~Storage() {
-    if (header_ && header_->count.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      const std::size_t bytes = header_->bytes;
-      header_->~Header();
-      Pool::instance().deallocate(header_, bytes);
-    }
+    if (header_) release(header_);
   }
 
   explicit operator bool() const noexcept { return header_ != nullptr; }
@@ -152,7 +191,14 @@ class Storage {
     std::atomic<std::size_t> count;
     std::size_t bytes;
   };
-  static Header* make(std::size_t bytes) {
+  // Not inlined: tensors die in very many places.
+  [[gnu::noinline]] static void release(Header* header) noexcept {
+    if (header->count.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    const std::size_t bytes = header->bytes;
+    header->~Header();
+    Pool::instance().deallocate(header, bytes);
+  }
+  [[gnu::noinline]] static Header* make(std::size_t bytes) {
     if (bytes > std::numeric_limits<std::size_t>::max() / 4) fail<UsageError>("memory: a tensor is too large");
     const std::size_t all = bytes + sizeof(Header);
     return new (Pool::instance().allocate(all)) Header{{1}, all};
@@ -167,11 +213,11 @@ class Scratch {
 
  public:
   explicit Scratch(Index n) : bytes_(static_cast<std::size_t>(n) * sizeof(T)) {
-    data_ = static_cast<T*>(Pool::instance().allocate(bytes_));
+    data_ = static_cast<T*>(Pool::instance().allocate_scratch(bytes_));
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { Pool::instance().deallocate(data_, bytes_); }
+  ~Scratch() { Pool::instance().deallocate_scratch(data_, bytes_); }
   T* data() const noexcept { return data_; }
   T& operator[](Index i) const noexcept { return data_[i]; }
 

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "ordo/core/extents.hpp"
+#include "ordo/core/memory.hpp"
 
 #if ORDO_PARALLEL_BACKEND == 1
 #include <condition_variable>
@@ -44,10 +45,7 @@ class PieceFunction {
   void (*call_)(void*, Index);
 };
 
-inline bool& inside_parallel() noexcept {
-  thread_local bool inside = false;
-  return inside;
-}
+inline bool inside_parallel() noexcept { return region_threads() > 0; }
 
 #if ORDO_PARALLEL_BACKEND == 1
 /// Workers that sleep between jobs. One job at a time; a second caller runs its pieces itself.
@@ -94,7 +92,7 @@ class ThreadPool {
   ThreadPool() = default;
 
   void take_pieces(const PieceFunction& f, Index pieces) {
-    inside_parallel() = true;
+    region_threads() = threads_;
     for (Index i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
 #if defined(__cpp_exceptions)
       try {
@@ -108,7 +106,7 @@ class ThreadPool {
       f(i);
 #endif
     }
-    inside_parallel() = false;
+    region_threads() = 0;
   }
   void work() {
     std::uint64_t seen = 0;
@@ -159,7 +157,7 @@ inline int& openmp_threads() noexcept {
 }
 #endif
 
-inline void run_pieces(Index pieces, PieceFunction f) {
+[[gnu::noinline]] inline void run_pieces(Index pieces, PieceFunction f) {  // rare, and called in many places
   if (pieces <= 1 || inside_parallel()) {
     for (Index i = 0; i < pieces; ++i) f(i);
     return;
@@ -170,14 +168,14 @@ inline void run_pieces(Index pieces, PieceFunction f) {
   std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(openmp_threads())
   for (Index i = 0; i < pieces; ++i) {
-    inside_parallel() = true;
+    region_threads() = openmp_threads();
     try {
       f(i);
     } catch (...) {
 #pragma omp critical(ordo_parallel_error)
       error = std::current_exception();
     }
-    inside_parallel() = false;
+    region_threads() = 0;
   }
   if (error) std::rethrow_exception(error);
 #else

@@ -14,10 +14,12 @@
 #include <cstdint>
 #include <initializer_list>
 #include <iterator>
-#include <ranges>
 #include <span>
 #include <type_traits>
 #include <utility>
+#if !defined(__GLIBCXX__)  // there the headers above bring the concepts, without the views, which are slow to compile
+#include <ranges>
+#endif
 
 #include "ordo/core/error.hpp"
 #include "ordo/core/extents.hpp"
@@ -115,7 +117,7 @@ class Tensor : public detail::TensorInterface<Tensor<T, E>, T, E> {
   /// The elements in row-major order.
   Tensor(const E& extents, std::initializer_list<T> values) : Tensor(extents, uninitialized) {
     if (static_cast<Index>(values.size()) != this->size()) {
-      fail<ShapeError>("tensor: " + std::to_string(values.size()) + " values for shape " + to_string(this->shape()));
+      fail<ShapeError>({"tensor: ", values.size(), " values for shape ", this->shape()});
     }
     std::copy(values.begin(), values.end(), data());
   }

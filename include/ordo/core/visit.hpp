@@ -10,11 +10,13 @@
 ///
 /// Loading, saving, optimisers, state copies, tests, benchmarks and documentation are loops over this.
 
-#include <ranges>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#if !defined(__GLIBCXX__)  // there the headers above bring the concepts, without the views, which are slow to compile
+#include <ranges>
+#endif
 
 #include "ordo/core/extents.hpp"
 
