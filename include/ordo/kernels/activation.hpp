@@ -67,7 +67,7 @@ inline Activation activation_from_string(std::string_view name) {
     if (detail::activation_names[i] == name) return static_cast<Activation>(i);
     known += (i == 0 ? "" : ", ") + std::string(detail::activation_names[i]);
   }
-  fail<ConfigError>("activation: unknown name \"" + std::string(name) + "\"; known are " + known);
+  fail<ConfigError>({"activation: unknown name \"", name, "\"; known are ", known});
 }
 
 /// An activation and the constants of those that have some.

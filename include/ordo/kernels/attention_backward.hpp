@@ -41,7 +41,7 @@ struct BackwardPlan {
 };
 
 template <class T, class Arch>
-BackwardPlan backward_plan(const AttentionInputs<T>& in) noexcept {
+BackwardPlan backward_plan(const AttentionInputs<T>& in, bool one_part) noexcept {
   using Tile = AttentionTile<T, Arch>;
   constexpr Index wide = 2 * Tile::panel;
   BackwardPlan plan;
@@ -54,6 +54,7 @@ BackwardPlan backward_plan(const AttentionInputs<T>& in) noexcept {
   constexpr Index enough_tasks = 32, least_keys = 1024;
   plan.parts = std::clamp<Index>(enough_tasks / std::max<Index>(in.batch * in.kv_heads, 1), 1,
                                  std::max<Index>(in.keys / least_keys, 1));
+  if (one_part) plan.parts = 1;
   plan.part_keys = round_up((in.keys + plan.parts - 1) / plan.parts, plan.tile);
   plan.parts = std::max<Index>((in.keys + plan.part_keys - 1) / std::max<Index>(plan.part_keys, 1), 1);
   return plan;
@@ -65,9 +66,6 @@ class BackwardPart {
   using Tile = AttentionTile<T, Arch>;
   using V = simd::Vec<T, Arch>;
   static constexpr T infinity = std::numeric_limits<T>::infinity();
-  static constexpr bool plain = score_changes_nothing<Score>;
-  static constexpr bool hides = score_can_hide<Score>;
-  static constexpr bool hides_nothing = mask_hides_nothing<M> && !hides;
   /// Queries that a tile of keys meets at a time: two panels, because the sums over queries become longer.
   static constexpr Index wide = 2 * Tile::panel;
   static constexpr Index units = wide / Tile::unit;
@@ -138,7 +136,7 @@ class BackwardPart {
   void begin(const RowBlock& block, Index padded) {
     const Index rows = block.rows();
     BlockRows<const T> q(in_.q, block), d_o(grad_.d_o, block), o(grad_.o, block);
-    const T scale = in_.scale * query_factor<T, Score>;
+    const T scale = in_.scale * query_factor<T>(score_);
     std::fill_n(max_, padded, infinity);
     std::fill_n(log_sum_, padded, T(0));
     std::fill_n(delta_, padded, T(0));
@@ -174,7 +172,7 @@ class BackwardPart {
       }
     }
     hide_empty_rows(rows);
-    if constexpr (!hides_nothing || !plain) {
+    if (!hides_nothing_ || !plain_) {
       lanes_ = RowLanes<T, Arch>(lane_queries_, heads_->data());
       lanes_.fill(block, padded);
     }
@@ -193,7 +191,7 @@ class BackwardPart {
   void key_tile(const RowBlock& block, Index padded, Range tile) {
     const Index count = tile.size(), all = count + Tile::key_rows, rows = block.rows();
     const bool finite = copy_rows<Arch>(in_.k.at(block.batch, tile.begin, block.kv_head), in_.k.row_stride, count,
-                                        in_.key_dim, keys_, key_stride_, all, T(1), !hides_nothing);
+                                        in_.key_dim, keys_, key_stride_, all, T(1), !hides_nothing_);
     copy_rows<Arch>(in_.v.at(block.batch, tile.begin, block.kv_head), in_.v.row_stride, count, in_.value_dim, values_,
                     value_stride_, all, T(1), false);
     std::fill_n(dk_, all * key_stride_, T(0));
@@ -201,7 +199,7 @@ class BackwardPart {
     for (Index r = 0; r < padded; r += wide) {
       const Index many = std::min(wide, rows - r);
       if (many <= 0) break;
-      if (hides_nothing || (!hides && block.cover(mask_, r, r + many, tile) == Cover::full)) {
+      if (hides_nothing_ || (!hides_ && block.cover(mask_, r, r + many, tile) == Cover::full)) {
         all_pairs(r, many, tile);
       } else {
         some_pairs(block, r, many, tile, finite);
@@ -215,7 +213,7 @@ class BackwardPart {
     for (Index lane = 0; lane < count; lane += Tile::panel) {
       scores(r + lane, lane, PanelView<T, Arch>(count - lane, keys));
     }
-    for (Index lane = 0; lane < lanes; lane += Tile::lanes) softmax<false>(r, lane, {0, keys}, tile.begin);
+    for (Index lane = 0; lane < lanes; lane += Tile::lanes) softmax(false, r, lane, {0, keys}, tile.begin);
     pad_keys(keys);
     key_products(r, {0, count}, {0, keys});
     query_products(r, {0, lanes}, {0, keys});
@@ -226,17 +224,13 @@ class BackwardPart {
     Range seen[units]{};
     bool any = false, any_partial = false;
     for (Index lane = 0; lane < count; lane += Tile::panel) {
-      const PanelView<T, Arch> view(mask_, block, r + lane, tile, hides);
+      const PanelView<T, Arch> view(mask_, block, r + lane, tile, hides_);
       if (view.any) scores(r + lane, lane, view);
       for (Index u = 0; u < units_in_panel; ++u) {
         const Range now = view.keys[u];
         seen[lane / Tile::unit + u] = now;
         for (Index at = lane + u * Tile::unit; at < lane + (u + 1) * Tile::unit; at += Tile::lanes) {
-          if (view.partial[u]) {
-            softmax<true>(r, at, now, tile.begin);
-          } else if (!now.empty()) {
-            softmax<false>(r, at, now, tile.begin);
-          }
+          if (!now.empty()) softmax(view.partial[u], r, at, now, tile.begin);
           clear(at, {0, now.empty() ? keys : now.begin});
           clear(at, {now.empty() ? keys : now.end, keys});
         }
@@ -290,7 +284,16 @@ class BackwardPart {
   }
 
   /// p_ becomes p, ds_ becomes ds.
-  template <bool partial>
+  void softmax(bool partial, Index r, Index lane, Range keys, Index first_key) {
+    if_plain<Score>(plain_, [&](auto plain) {
+      if (partial) {
+        softmax<true, plain>(r, lane, keys, first_key);
+      } else {
+        softmax<false, plain>(r, lane, keys, first_key);
+      }
+    });
+  }
+  template <bool partial, bool plain>
   void softmax(Index r, Index lane, Range keys, Index first_key) {
     const V max = simd::load<Arch>(max_ + r + lane), log_sum = simd::load<Arch>(log_sum_ + r + lane);
     const V delta = simd::load<Arch>(delta_ + r + lane);
@@ -300,9 +303,10 @@ class BackwardPart {
       for (Index j = keys.begin; j < keys.end; ++j) {
         const V s = simd::load<Arch>(scores + j * wide);
         pairs.key = V(static_cast<T>(first_key + j));
+        pairs.first_key = first_key + j;
         V t = s;
         if constexpr (!plain) t = score_.value(s, pairs);
-        V p = weight(t, max, log_sum);
+        V p = weight<plain>(t, max, log_sum);
         V dt = p * (simd::load<Arch>(d + j * wide) - delta);
         if constexpr (partial) {
           const simd::Mask<T, Arch> seen = visible(pairs, t);
@@ -318,7 +322,7 @@ class BackwardPart {
       }
     } else {
       for (Index j = keys.begin; j < keys.end; ++j) {
-        const V p = weight(simd::load<Arch>(scores + j * wide), max, log_sum);
+        const V p = weight<plain>(simd::load<Arch>(scores + j * wide), max, log_sum);
         const V dt = p * (simd::load<Arch>(d + j * wide) - delta);
         simd::store(scores + j * wide, p);
         simd::store(d + j * wide, dt);
@@ -327,16 +331,17 @@ class BackwardPart {
   }
 
   /// exp(t - max) / sum
+  template <bool plain>
   static V weight(const V& t, const V& max, const V& log_sum) noexcept {
     if constexpr (plain) {
       return simd::exp2_nonpositive((t - max) - log_sum);
     } else {
-      return simd::exp2_nonpositive(simd::fms(t - max, V(exponent_factor<T, Score>), log_sum));
+      return simd::exp2_nonpositive(simd::fms(t - max, V(std::numbers::log2e_v<T>), log_sum));
     }
   }
 
   simd::Mask<T, Arch> visible(const Pairs<T, Arch>& pairs, const V& t) const {
-    if constexpr (!hides) {
+    if constexpr (!score_can_hide<Score>) {
       return mask_visible(mask_, pairs);
     } else if constexpr (mask_hides_nothing<M>) {
       return t != V(-infinity);
@@ -417,6 +422,8 @@ class BackwardPart {
   const AttentionGradients<T>& grad_;
   const M& mask_;
   const Score& score_;
+  const bool plain_ = changes_nothing_now(score_), hides_ = can_hide_now(score_);
+  const bool hides_nothing_ = hides_nothing_now(mask_) && !hides_;
   T* part_dq_;
   Index key_stride_ = 0, value_stride_ = 0;
   std::optional<Scratch<T>> memory_;
@@ -429,11 +436,11 @@ class BackwardPart {
 
 /// dz_h = sum over b, i of p (dlse - <do, o>), p = exp(z_h - lse), in this order.
 template <class T, class Arch, class Score>
-void sink_gradients(const AttentionInputs<T>& in, const AttentionGradients<T>& grad) {
+void sink_gradients(const AttentionInputs<T>& in, const AttentionGradients<T>& grad, const Score& score) {
   using V = simd::Vec<T, Arch>;
   parallel_for(in.heads, 1, [&](Index begin, Index end) {
     for (Index h = begin; h < end; ++h) {
-      const T sink = in.sinks[h] * query_factor<T, Score>;
+      const T sink = in.sinks[h] * query_factor<T>(score);
       T sum = T(0);
       for (Index b = 0; b < in.batch; ++b) {
         for (Index i = 0; i < in.queries; ++i) {
@@ -445,7 +452,7 @@ void sink_gradients(const AttentionInputs<T>& in, const AttentionGradients<T>& g
           const Index at = (b * in.heads + h) * in.queries + i;
           const T d_lse = grad.d_lse == nullptr ? T(0) : grad.d_lse[at];
           const T* const row = grad.statistics + 2 * at;
-          sum += std::exp2((sink - row[0]) * exponent_factor<T, Score> - row[1]) * (d_lse - simd::hsum(delta));
+          sum += std::exp2((sink - row[0]) * exponent_factor<T>(score) - row[1]) * (d_lse - simd::hsum(delta));
         }
       }
       grad.d_sinks[h] = sum;
@@ -463,7 +470,7 @@ void attention_backward(const AttentionInputs<T>& in, const AttentionGradients<T
                         const Score& score) {
   using V = simd::Vec<T, Arch>;
   if (in.batch == 0) return;
-  const detail::BackwardPlan plan = detail::backward_plan<T, Arch>(in);
+  const detail::BackwardPlan plan = detail::backward_plan<T, Arch>(in, shares_gradients(score));
   const Index rows = in.batch * in.queries * in.heads;
   std::optional<Scratch<T>> part_dq;
   if (plan.parts > 1) part_dq.emplace(plan.parts * rows * in.key_dim);
@@ -491,7 +498,7 @@ void attention_backward(const AttentionInputs<T>& in, const AttentionGradients<T
       }
     });
   }
-  if (in.sinks != nullptr && grad.d_sinks != nullptr) detail::sink_gradients<T, Arch, Score>(in, grad);
+  if (in.sinks != nullptr && grad.d_sinks != nullptr) detail::sink_gradients<T, Arch>(in, grad, score);
 }
 
 }  // namespace ordo::kernels

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numbers>
+#include <type_traits>
 #include <utility>
 
 #include "ordo/core/memory.hpp"
@@ -66,16 +67,34 @@ namespace detail {
 /// the policy gives is a natural exponent, and (t - max) is multiplied (the difference first: it is exact for the
 /// largest).
 template <class T, class Score>
-inline constexpr T query_factor = score_changes_nothing<Score> ? std::numbers::log2e_v<T> : T(1);
+constexpr T query_factor(const Score& score) noexcept {
+  return changes_nothing_now(score) ? std::numbers::log2e_v<T> : T(1);
+}
 template <class T, class Score>
-inline constexpr T exponent_factor = score_changes_nothing<Score> ? T(1) : std::numbers::log2e_v<T>;
+constexpr T exponent_factor(const Score& score) noexcept {
+  return changes_nothing_now(score) ? T(1) : std::numbers::log2e_v<T>;
+}
 
-template <class Score, class V>
+/// `plain`: no policy stands between.
+template <bool plain, class V>
 [[gnu::always_inline]] inline V exp_difference(V difference) noexcept {
-  if constexpr (score_changes_nothing<Score>) {
+  if constexpr (plain) {
     return simd::exp2_nonpositive(difference);
   } else {
     return simd::exp2_nonpositive(difference * V(std::numbers::log2e_v<typename V::value_type>));
+  }
+}
+
+/// f(std::true_type) if the policy changes nothing, else f(std::false_type); compiled for both only where that is known
+/// at run time.
+template <class Score, class F>
+[[gnu::always_inline]] inline auto if_plain(bool plain, F&& f) {
+  if constexpr (score_changes_nothing<Score>) {
+    return f(std::true_type());
+  } else if constexpr (requires(const Score& s) { s.changes_nothing_now(); }) {
+    return plain ? f(std::true_type()) : f(std::false_type());
+  } else {
+    return f(std::false_type());
   }
 }
 
@@ -236,7 +255,10 @@ class RowLanes {
             same ? nullptr : heads,
             V::load_unaligned(queries_ + r),
             V(T(0)),
-            std::clamp<Index>(rows_ - r, 0, static_cast<Index>(V::size))};
+            std::clamp<Index>(rows_ - r, 0, static_cast<Index>(V::size)),
+            static_cast<Index>(queries_[r]),
+            0,
+            false};
   }
 
  private:

@@ -111,9 +111,6 @@ class DecodePart {
   using V = simd::Vec<T, Arch>;
   static constexpr Index lanes = simd::lanes<T, Arch>;
   static constexpr T infinity = std::numeric_limits<T>::infinity();
-  static constexpr bool plain = score_changes_nothing<Score>;
-  static constexpr bool hides = score_can_hide<Score>;
-  static constexpr bool hides_nothing = mask_hides_nothing<M> && !hides;
   static constexpr Index most_rows = 4;  // whose outputs are in registers together
 
  public:
@@ -173,14 +170,14 @@ class DecodePart {
   }
 
   void begin(const RowBlock& block, Index part) {
-    const V scale(in_.scale * query_factor<T, Score>);
+    const V scale(in_.scale * query_factor<T>(score_));
     const bool sink = in_.sinks != nullptr && part == 0;
     for (Index r = 0; r < rows_; ++r) {
       const T* const q = in_.q.at(block.batch, block.query(r), block.head(r));
       T* const to = queries_ + r * key_stride_;
       simd::for_lanes<T, Arch>(
           in_.key_dim, [&](Index c, Index n) { simd::store(to + c, V(simd::load_partial<Arch>(q + c, n) * scale)); });
-      max_[r] = sink ? in_.sinks[block.head(r)] * query_factor<T, Score> : -infinity;
+      max_[r] = sink ? in_.sinks[block.head(r)] * query_factor<T>(score_) : -infinity;
       sum_[r] = sink ? T(1) : T(0);
     }
     std::fill_n(values_out_, rows_ * value_stride_, T(0));
@@ -190,16 +187,18 @@ class DecodePart {
     const Index count = tile.size();
     const Cover cover = block.cover(mask_, 0, rows_, tile);
     if (cover == Cover::empty) return;
-    const bool partial = hides || cover == Cover::partial;
+    const bool partial = hides_ || cover == Cover::partial;
     dot_rows<Arch>(rows_, count, in_.key_dim, queries_, key_stride_, in_.k.at(block.batch, tile.begin, block.kv_head),
                    in_.k.row_stride, p_, plan_.tile,
                    NextRows<T>{in_.k, in_.v, block.batch, block.kv_head, in_.key_dim, in_.value_dim, next});
     bool hidden = false;
     for (Index r = 0; r < rows_; ++r) {
-      hidden |= partial ? softmax<true>(block, r, tile) : softmax<false>(block, r, tile);
+      hidden |= if_plain<Score>(plain_, [&](auto plain) {
+        return partial ? softmax<true, plain>(block, r, tile) : softmax<false, plain>(block, r, tile);
+      });
     }
     const T* const v = in_.v.at(block.batch, tile.begin, block.kv_head);
-    if (!hides_nothing && hidden) {
+    if (!hides_nothing_ && hidden) {
       Scratch<T> copy(count * value_stride_);
       if (!copy_rows<Arch>(v, in_.v.row_stride, count, in_.value_dim, copy.data(), value_stride_, count, T(1), true)) {
         const WithoutBadRows<T> guard(copy.data(), value_stride_, in_.value_dim, count);
@@ -214,7 +213,7 @@ class DecodePart {
   }
 
   /// Scores of row r become exp(t - max). Returns whether some pair is hidden.
-  template <bool partial>
+  template <bool partial, bool plain>
   bool softmax(const RowBlock& block, Index r, Range tile) {
     alignas(64) static constexpr auto steps = [] {
       std::array<T, static_cast<std::size_t>(lanes)> x{};
@@ -225,7 +224,7 @@ class DecodePart {
     T* const scores = p_ + r * plan_.tile;
     V top(-infinity);
     bool hidden = false;
-    Pairs<T, Arch> pairs{block.batch, block.head(r), nullptr, V(static_cast<T>(block.query(r))), V(T(0)), lanes};
+    Pairs<T, Arch> pairs{block.batch, block.head(r), nullptr, V(static_cast<T>(block.query(r))), V(T(0)), lanes, block.query(r), 0, true};
     for (Index j = 0; j < count; j += lanes) {
       V s = simd::load<Arch>(scores + j);
       const Index n = std::min(lanes, count - j);
@@ -233,13 +232,14 @@ class DecodePart {
         const V key = V::load_aligned(steps.data()) + V(static_cast<T>(tile.begin + j));
         pairs.key = simd::min(key, V(static_cast<T>(tile.end - 1)));
         pairs.count = n;
+        pairs.first_key = tile.begin + j;
         if constexpr (!plain) s = score_.value(s, pairs);
         if constexpr (partial && !mask_hides_nothing<M>) {
           const auto visible = mask_visible(mask_, pairs);
           hidden |= !simd::all(visible);
           s = simd::select(visible, s, V(-infinity));
         }
-        if constexpr (hides) hidden = true;
+        hidden |= hides_;
       }
       if (n < lanes) s = simd::select(simd::lane_mask<T, Arch>(n), s, V(-infinity));
       if (partial || !plain || n < lanes) simd::store(scores + j, s);
@@ -249,11 +249,11 @@ class DecodePart {
     const T from = now == -infinity ? T(0) : now;
     V sum(T(0));
     for (Index j = 0; j < count; j += lanes) {
-      const V p = exp_difference<Score>(V(simd::load<Arch>(scores + j) - V(from)));
+      const V p = exp_difference<plain>(V(simd::load<Arch>(scores + j) - V(from)));
       sum += p;
       simd::store(scores + j, p);
     }
-    factor_[r] = before == -infinity ? T(0) : exp_difference<Score>(V(before - from)).get(0);
+    factor_[r] = before == -infinity ? T(0) : exp_difference<plain>(V(before - from)).get(0);
     sum_[r] = sum_[r] * factor_[r] + simd::hsum(sum);
     max_[r] = now;
     return hidden;
@@ -291,6 +291,8 @@ class DecodePart {
   const ForwardOutput<T>& out_;
   const M& mask_;
   const Score& score_;
+  const bool plain_ = changes_nothing_now(score_), hides_ = can_hide_now(score_);
+  const bool hides_nothing_ = hides_nothing_now(mask_) && !hides_;
   Index rows_, key_stride_, value_stride_;
   Scratch<T> memory_;
   T *all_queries_, *all_values_out_, *all_max_, *all_sum_, *p_, *factor_;

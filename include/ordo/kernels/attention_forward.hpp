@@ -19,7 +19,7 @@ namespace ordo::kernels::detail {
 template <class T>
 struct ForwardOutput {
   AttentionOutputs<T> to;
-  T factor = T(1);           ///< exponent_factor of the score policy
+  T factor = T(1);           ///< exponent_factor() of the score policy
   T* part_values = nullptr;  ///< [parts, B, H, Lq, V]
   T* part_max = nullptr;     ///< [parts, B, H, Lq]
   T* part_sum = nullptr;     ///< [parts, B, H, Lq]
@@ -128,9 +128,6 @@ class ForwardBlock {
   using Tile = AttentionTile<T, Arch>;
   using V = simd::Vec<T, Arch>;
   static constexpr T infinity = std::numeric_limits<T>::infinity();
-  static constexpr bool plain = score_changes_nothing<Score>;
-  static constexpr bool hides = score_can_hide<Score>;
-  static constexpr bool hides_nothing = mask_hides_nothing<M> && !hides;
 
  public:
   ForwardBlock(const AttentionInputs<T>& in, const ForwardPlan& plan, const ForwardOutput<T>& out, const M& mask,
@@ -174,7 +171,7 @@ class ForwardBlock {
       copy_rows<Arch>(in_.k.at(block.batch, j, block.kv_head), in_.k.row_stride, tile.size(), in_.key_dim, keys_,
                       key_stride_, tile.size() + Tile::key_rows, T(1), false);
       const bool finite = copy_rows<Arch>(in_.v.at(block.batch, j, block.kv_head), in_.v.row_stride, tile.size(),
-                                          in_.value_dim, values_, value_stride_, tile.size(), T(1), !hides_nothing);
+                                          in_.value_dim, values_, value_stride_, tile.size(), T(1), !hides_nothing_);
       const Index panels = padded / Tile::panel;
       const Index ahead = (plan_.tile + panels - 1) / panels;  // keys of the next tile for each panel of this one
       for (Index r = 0; r < padded; r += Tile::panel) {
@@ -197,11 +194,11 @@ class ForwardBlock {
   void begin(const RowBlock& block, Index padded, Index part) {
     const Index rows = block.rows();
     BlockRows<const T> q(in_.q, block);
-    const T scale = in_.scale * query_factor<T, Score>;
+    const T scale = in_.scale * query_factor<T>(score_);
     for (Index r = 0; r < padded; r += Tile::panel) {
       transpose_rows(q, std::min(Tile::panel, rows - r), in_.key_dim, queries_ + r * in_.key_dim, Tile::panel, scale);
     }
-    if constexpr (!hides_nothing || !plain) {
+    if (!hides_nothing_ || !plain_) {
       lanes_ = RowLanes<T, Arch>(lane_queries_, heads_->data());
       lanes_.fill(block, padded);
     }
@@ -211,7 +208,7 @@ class ForwardBlock {
     std::fill_n(sum_, padded, sink ? T(1) : T(0));
     if (sink) {
       block.runs(0, rows, [&](Index r, Index h, Range i) {
-        std::fill_n(max_ + r, i.size(), in_.sinks[h] * query_factor<T, Score>);
+        std::fill_n(max_ + r, i.size(), in_.sinks[h] * query_factor<T>(score_));
       });
     }
   }
@@ -223,13 +220,15 @@ class ForwardBlock {
     for (Index lane = 0; lane < Tile::panel; lane += Tile::lanes) {
       const Index u = lane / Tile::unit;
       if (view.keys[u].empty()) continue;
-      if (view.partial[u]) {
-        softmax<true>(r, lane, view.keys[u], tile.begin);
-      } else {
-        softmax<false>(r, lane, view.keys[u], tile.begin);
-      }
+      if_plain<Score>(plain_, [&](auto plain) {
+        if (view.partial[u]) {
+          softmax<true, plain>(r, lane, view.keys[u], tile.begin);
+        } else {
+          softmax<false, plain>(r, lane, view.keys[u], tile.begin);
+        }
+      });
     }
-    if (!hides_nothing && !finite && view.any_partial) {
+    if (!hides_nothing_ && !finite && view.any_partial) {
       const WithoutBadRows<T> guard(values_, value_stride_, in_.value_dim, tile.size());
       weigh(view, r);
       for (Index u = 0; u < view.units; ++u) {
@@ -242,15 +241,15 @@ class ForwardBlock {
   }
 
   PanelView<T, Arch> look(const RowBlock& block, Index r, Range tile) const {
-    if constexpr (hides_nothing) {
+    if (hides_nothing_) {
       return PanelView<T, Arch>(block.rows() - r, tile.size());
     } else {
-      return PanelView<T, Arch>(mask_, block, r, tile, hides);
+      return PanelView<T, Arch>(mask_, block, r, tile, hides_);
     }
   }
 
   /// Scores of the keys become exp(t - max), and max_, sum_ and factor_ of the lanes go on.
-  template <bool partial>
+  template <bool partial, bool plain>
   void softmax(Index r, Index lane, Range keys, Index first_key) {
     T* const scores = scores_ + lane;
     const Index at = r + lane;
@@ -260,6 +259,7 @@ class ForwardBlock {
       for (Index j = keys.begin; j < keys.end; ++j) {
         V s = V::load_unaligned(scores + j * Tile::panel);
         pairs.key = V(static_cast<T>(first_key + j));
+        pairs.first_key = first_key + j;
         if constexpr (!plain) s = score_.value(s, pairs);
         if constexpr (partial && !mask_hides_nothing<M>) s = simd::select(mask_visible(mask_, pairs), s, V(-infinity));
         simd::store(scores + j * Tile::panel, s);
@@ -271,10 +271,10 @@ class ForwardBlock {
     const V before = V::load_unaligned(max_ + at), now = simd::max(before, top);
     // Where nothing has been seen yet: exp(-inf - 0) = 0, and never -inf - -inf.
     const V from = simd::select(now == V(-infinity), V(T(0)), now);
-    const V factor = exp_difference<Score>(V(before - from));
+    const V factor = exp_difference<plain>(V(before - from));
     V sum = V::load_unaligned(sum_ + at) * factor;
     for (Index j = keys.begin; j < keys.end; ++j) {
-      const V p = exp_difference<Score>(V(V::load_unaligned(scores + j * Tile::panel) - from));
+      const V p = exp_difference<plain>(V(V::load_unaligned(scores + j * Tile::panel) - from));
       sum += p;
       simd::store(scores + j * Tile::panel, p);
     }
@@ -305,6 +305,8 @@ class ForwardBlock {
   const ForwardOutput<T>& out_;
   const M& mask_;
   const Score& score_;
+  const bool plain_ = changes_nothing_now(score_), hides_ = can_hide_now(score_);
+  const bool hides_nothing_ = hides_nothing_now(mask_) && !hides_;
   Index key_stride_ = 0, value_stride_ = 0;
   std::optional<Scratch<T>> memory_;
   std::optional<Scratch<Index>> heads_;

@@ -15,6 +15,8 @@
 ///   The same of a vector of pairs, as a simd::Mask<T, A>.
 /// - `static constexpr bool hides_nothing`
 ///   True: the mask costs nothing at all.
+/// - `bool hides_nothing_now() const`
+///   The same, known only at run time: the mask then costs nearly nothing.
 ///
 /// So a lambda `[](Index b, Index h, Index i, Index j) { return ...; }` is a mask (every tile is then partial, and
 /// every pair asked for), and a list of blocks is a mask with a `cover`. A mask is a pure function: it is asked about a
@@ -74,6 +76,9 @@ struct Pairs {
   V query;             ///< index of the query
   V key;               ///< index of the key
   Index count;         ///< lanes behind it repeat an earlier pair, and what is computed for them is not used
+  Index first_query;   ///< index of the first lane's query
+  Index first_key;     ///< index of the first lane's key
+  bool keys_in_lanes;  ///< which of the two runs along the lanes
 
   /// table[head] of each lane.
   V of_head(const T* table) const noexcept {
@@ -83,16 +88,58 @@ struct Pairs {
     return V::load_aligned(values);
   }
 
+  /// table[query] and table[key] of each lane.
+  V of_query(const T* table) const noexcept {
+    if (keys_in_lanes) return V(table[first_query]);
+    return heads == nullptr && count == static_cast<Index>(V::size) ? V::load_unaligned(table + first_query)
+                                                                    : gather(table, query);
+  }
+  V of_key(const T* table) const noexcept {
+    if (!keys_in_lanes) return V(table[first_key]);
+    return count == static_cast<Index>(V::size) ? V::load_unaligned(table + first_key) : gather(table, key);
+  }
+
+  /// table[batch, head, query, key] of each lane, with these strides; keys are contiguous.
+  V of_pair(const T* table, Index batch_stride, Index head_stride, Index query_stride) const noexcept {
+    if (heads == nullptr) {
+      const T* const row = table + batch * batch_stride + head * head_stride + first_query * query_stride + first_key;
+      if (keys_in_lanes && count == static_cast<Index>(V::size)) return V::load_unaligned(row);
+      const Index step = keys_in_lanes ? 1 : query_stride;
+      alignas(64) T out[V::size];
+      for (Index lane = 0; lane < static_cast<Index>(V::size); ++lane) out[lane] = row[std::min(lane, last()) * step];
+      return V::load_aligned(out);
+    }
+    return each([&](Index b, Index h, Index i, Index j) {
+      return table[b * batch_stride + h * head_stride + i * query_stride + j];
+    });
+  }
+
   /// f(b, h, i, j) of each lane, as a vector of T.
   template <class F>
   V each(const F& f) const {
     alignas(64) T i[V::size], j[V::size], out[V::size];
+    if (heads == nullptr) {
+      for (Index lane = 0; lane < static_cast<Index>(V::size); ++lane) {
+        const Index n = std::min(lane, last());
+        out[lane] = static_cast<T>(f(batch, head, first_query + (keys_in_lanes ? 0 : n), first_key + (keys_in_lanes ? n : 0)));
+      }
+      return V::load_aligned(out);
+    }
     query.store_aligned(i);
     key.store_aligned(j);
     for (std::size_t lane = 0; lane < V::size; ++lane) {
-      out[lane] = static_cast<T>(
-          f(batch, heads == nullptr ? head : heads[lane], static_cast<Index>(i[lane]), static_cast<Index>(j[lane])));
+      out[lane] = static_cast<T>(f(batch, heads[lane], static_cast<Index>(i[lane]), static_cast<Index>(j[lane])));
     }
+    return V::load_aligned(out);
+  }
+
+ private:
+  /// Lanes behind this one repeat it.
+  constexpr Index last() const noexcept { return std::max<Index>(count, 1) - 1; }
+  static V gather(const T* table, const V& at) noexcept {
+    alignas(64) T place[V::size], out[V::size];
+    at.store_aligned(place);
+    for (std::size_t lane = 0; lane < V::size; ++lane) out[lane] = table[static_cast<Index>(place[lane])];
     return V::load_aligned(out);
   }
 };
@@ -188,6 +235,15 @@ inline constexpr bool mask_hides_nothing = [] {
     return false;
   }
 }();
+
+template <class M>
+constexpr bool hides_nothing_now(const M& mask) {
+  if constexpr (requires { mask.hides_nothing_now(); }) {
+    return mask.hides_nothing_now();
+  } else {
+    return mask_hides_nothing<M>;
+  }
+}
 
 template <AttentionMask M>
 constexpr Cover mask_cover(const M& mask, Index b, Index h, Range i, Range j) {

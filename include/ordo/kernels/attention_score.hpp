@@ -12,6 +12,10 @@
 ///   True: the policy costs nothing at all.
 /// - `static constexpr bool can_hide`
 ///   True: t may be -inf, which hides the pair as a mask does (it has to be -inf even if s is NaN).
+/// - `bool changes_nothing_now() const`, `bool can_hide_now() const`
+///   The same, known only at run time (can_hide_now() needs can_hide): the policy then costs nearly nothing.
+/// - `bool shares_gradients() const`
+///   True: gradient() adds up numbers of several keys, so that the keys of a head are left to one thread.
 ///
 /// The mask is applied after it.
 
@@ -86,9 +90,7 @@ struct ScoreBias {
   template <class A>
   simd::Vec<T, A> value(const simd::Vec<T, A>& s, const Pairs<T, A>& at) const noexcept {
     const simd::Vec<T, A> hidden(-std::numeric_limits<T>::infinity());
-    const simd::Vec<T, A> added = at.each([this](Index b, Index h, Index i, Index j) {
-      return bias[b * batch_stride + h * head_stride + i * query_stride + j];
-    });
+    const simd::Vec<T, A> added = at.of_pair(bias, batch_stride, head_stride, query_stride);
     return simd::select(added == hidden, hidden, s + added);  // also where s is NaN
   }
   template <class A>
@@ -97,6 +99,11 @@ struct ScoreBias {
     if (gradients != nullptr) {
       alignas(64) T value[simd::Vec<T, A>::size];
       dt.store_aligned(value);
+      if (at.heads == nullptr && !at.keys_in_lanes) {
+        T* to = gradients + ((at.batch * heads + at.head) * queries + at.first_query) * keys + at.first_key;
+        for (Index lane = 0; lane < at.count; ++lane, to += keys) *to = value[lane];
+        return dt;
+      }
       Index lane = 0;
       static_cast<void>(at.each([&](Index b, Index h, Index i, Index j) {
         if (lane < at.count) gradients[((b * heads + h) * queries + i) * keys + j] = value[lane];
@@ -161,5 +168,29 @@ template <class S>
 inline constexpr bool score_changes_nothing = requires { requires S::changes_nothing; };
 template <class S>
 inline constexpr bool score_can_hide = requires { requires S::can_hide; };
+template <class S>
+constexpr bool changes_nothing_now(const S& score) {
+  if constexpr (requires { score.changes_nothing_now(); }) {
+    return score.changes_nothing_now();
+  } else {
+    return score_changes_nothing<S>;
+  }
+}
+template <class S>
+constexpr bool shares_gradients(const S& score) {
+  if constexpr (requires { score.shares_gradients(); }) {
+    return score.shares_gradients();
+  } else {
+    return false;
+  }
+}
+template <class S>
+constexpr bool can_hide_now(const S& score) {
+  if constexpr (requires { score.can_hide_now(); }) {
+    return score.can_hide_now();
+  } else {
+    return score_can_hide<S>;
+  }
+}
 
 }  // namespace ordo::kernels

@@ -40,7 +40,7 @@ void attention_forward(const AttentionInputs<T>& in, const AttentionOutputs<T>& 
   const bool few = in.queries * in.group() <= detail::few_rows<T, Arch> && to.statistics == nullptr;
   const detail::ForwardPlan plan = few ? detail::decode_plan(in) : detail::forward_plan<T, Arch>(in);
   detail::ForwardOutput<T> out{
-      to, detail::exponent_factor<T, Score>, nullptr, nullptr, nullptr, in.heads, in.queries, in.value_dim, rows};
+      to, detail::exponent_factor<T>(score), nullptr, nullptr, nullptr, in.heads, in.queries, in.value_dim, rows};
   std::optional<Scratch<T>> parts;
   if (plan.parts > 1) {
     parts.emplace(plan.parts * rows * (in.value_dim + 2));

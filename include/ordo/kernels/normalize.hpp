@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Layer norm and RMS norm over rows, forward and backward: one text, centered or not.
+/// Layer norm, RMS norm and L2 norm over rows or groups of their columns, forward and backward: one text.
 
 #include <algorithm>
 #include <array>
@@ -16,17 +16,33 @@
 
 namespace ordo::kernels {
 
-/// y = (x - mean) scale (weight_offset + weight) + bias, scale = 1 / sqrt(mean of (x - mean)^2 + eps), over rows of n;
-/// mean = 0 if not `centered`.
+/// What rows are multiplied by.
+enum class NormScale : unsigned char {
+  rms,     ///< 1 / sqrt(mean of (x - mean)^2 + eps)
+  l2_sum,  ///< 1 / sqrt(sum of x^2 + eps)
+  l2_max,  ///< 1 / max(sqrt(sum of x^2), eps): constant where eps is the larger one
+};
+
+/// y = (x - mean) scale (weight_offset + weight) + bias over rows of n; mean = 0 if not `centered`.
+///
+/// Row r has weights and biases number r % groups of the `groups` that there are: groups of channels are rows too.
 template <class T>
 struct Normalization {
-  bool centered = false;
+  bool centered = false;  ///< with NormScale::rms only
   Index rows = 0, n = 0;
   const T* x = nullptr;
-  const T* weight = nullptr;  ///< [n]; null: the factor is 1
-  const T* bias = nullptr;    ///< [n] or null
+  const T* weight = nullptr;  ///< [groups, n]; null: the factor is 1
+  const T* bias = nullptr;    ///< [groups, n] or null
   T weight_offset = 0;
   T eps = 0;
+  Index groups = 1;
+  NormScale scale = NormScale::rms;
+
+  /// What sums over a row are multiplied by.
+  T part() const noexcept { return scale == NormScale::rms ? T(1) / static_cast<T>(n) : T(1); }
+  const T* of_group(const T* per_channel, Index row) const noexcept {
+    return per_channel == nullptr ? nullptr : per_channel + row % groups * n;
+  }
 };
 
 namespace detail {
@@ -60,7 +76,7 @@ struct NormRow {
   const T *x, *weight;
   V mean = V(T(0)), shift = V(T(0)), offset;
 
-  NormRow(const Normalization<T>& in, Index row) : x(in.x + row * in.n), weight(in.weight), offset(in.weight_offset) {}
+  NormRow(const Normalization<T>& in, Index row) : x(in.x + row * in.n), weight(in.of_group(in.weight, row)), offset(in.weight_offset) {}
 
   /// x - mean, before the shift; 0 behind the row's end.
   V deviation(Index i, Index count) const noexcept {
@@ -79,7 +95,7 @@ template <class T, class Arch = simd::DefaultArch>
 void normalize_forward(const Normalization<T>& in, T* y, T* mean, T* scale) {
   using V = simd::Vec<T, Arch>;
   const Index n = in.n;
-  const T part = T(1) / static_cast<T>(n);
+  const T part = in.part();
   parallel_for(in.rows, detail::row_grain(n), [&](Index first, Index last) {
     for (Index r = first; r < last; ++r) {
       detail::NormRow<T, Arch> row(in, r);
@@ -102,9 +118,10 @@ void normalize_forward(const Normalization<T>& in, T* y, T* mean, T* scale) {
                      return v * v;
                    });
       }
-      const T s = T(1) / std::sqrt(variance + in.eps);
+      const T s = in.scale == NormScale::l2_max ? std::min(T(1) / std::sqrt(variance), T(1) / in.eps)
+                                                : T(1) / std::sqrt(variance + in.eps);
       if (scale != nullptr) scale[r] = s;
-      simd::for_lanes<T, Arch>(n, [row, vs = V(s), bias = in.bias, to = y + r * n](Index i, auto c) {
+      simd::for_lanes<T, Arch>(n, [row, vs = V(s), bias = in.of_group(in.bias, r), to = y + r * n](Index i, auto c) {
         const V v = row.weighted(row.deviation_from_mean(i, c) * vs, i, c);
         detail::store_some<Arch, T>(to + i, bias != nullptr ? v + detail::load_some<Arch>(bias + i, c) : v, c);
       });
@@ -113,30 +130,34 @@ void normalize_forward(const Normalization<T>& in, T* y, T* mean, T* scale) {
 }
 
 /// Gradients from dy, written, null ones left out. With h = (x - mean) scale and g = dy (offset + weight):
-/// dx = scale (g - mean(g) [centered] - h mean(g h)); dweight = sum over rows of dy h; dbias = sum over rows of dy.
+/// dx = scale (g - mean(g) [centered] - h mean(g h)); dweight = sum over rows of dy h; dbias = sum over rows of dy. With an
+/// L2 scale sums stand in the place of means, and nothing in that of mean(g h) where the scale is constant.
 /// Rows are cut in pieces that depend on their number alone, whose sums are added in order.
 template <class T, class Arch = simd::DefaultArch>
 void normalize_backward(const Normalization<T>& in, const T* mean, const T* scale, const T* dy, T* dx, T* dweight,
                         T* dbias) {
   using V = simd::Vec<T, Arch>;
-  const Index n = in.n;
-  const T part = T(1) / static_cast<T>(n);
+  const Index n = in.n, channels = in.groups * n;
+  const T part = in.part();
   const bool sums = dweight != nullptr || dbias != nullptr;
   const SumPieces pieces(in.rows, 64);
-  Scratch<T> partial(sums ? 2 * pieces.count * n : 0);
+  Scratch<T> partial(sums ? 2 * pieces.count * channels : 0);
   parallel_for(pieces.count, 1, [&](Index first_piece, Index last_piece) {
     for (Index piece = first_piece; piece < last_piece; ++piece) {
-      T* const dw = partial.data() + piece * n;
-      T* const db = partial.data() + (pieces.count + piece) * n;
+      T* const dws = partial.data() + piece * channels;
+      T* const dbs = partial.data() + (pieces.count + piece) * channels;
       if (sums) {
-        std::fill_n(dw, n, T(0));
-        std::fill_n(db, n, T(0));
+        std::fill_n(dws, channels, T(0));
+        std::fill_n(dbs, channels, T(0));
       }
       for (Index r = pieces.begin(piece); r < pieces.end(piece); ++r) {
         detail::NormRow<T, Arch> row(in, r);
         if (in.centered) row.mean = V(mean[r]);
         const T* const u = dy + r * n;
+        T* const dw = dws + r % in.groups * n;
+        T* const db = dbs + r % in.groups * n;
         const T s = scale[r];
+        const bool constant = in.scale == NormScale::l2_max && s >= T(1) / in.eps;
         const auto [level, along, error] = detail::add_up_each<3, T, Arch>(n, [row, u](Index i, auto c, V(&sum)[3]) {
           const V g = row.weighted(detail::load_some<Arch>(u + i, c), i, c), d = row.deviation(i, c);
           sum[0] = sum[0] + g;
@@ -145,7 +166,7 @@ void normalize_backward(const Normalization<T>& in, const T* mean, const T* scal
         });
         const T shift = in.centered ? part * error : T(0);
         row.shift = V(shift);
-        const V vs(s), vlevel(in.centered ? part * level : T(0)), valong(part * s * (along - shift * level));
+        const V vs(s), vlevel(in.centered ? part * level : T(0)), valong(constant ? T(0) : part * s * (along - shift * level));
         // The lambdas hold copies: what is behind a reference would be read again after each store.
         if (dx != nullptr) {
           simd::for_lanes<T, Arch>(n, [row, vs, vlevel, valong, u, to = dx + r * n](Index i, auto c) {
@@ -170,8 +191,8 @@ void normalize_backward(const Normalization<T>& in, const T* mean, const T* scal
       }
     }
   });
-  if (dweight != nullptr) sum_pieces(partial.data(), pieces.count, n, dweight);
-  if (dbias != nullptr) sum_pieces(partial.data() + pieces.count * n, pieces.count, n, dbias);
+  if (dweight != nullptr) sum_pieces(partial.data(), pieces.count, channels, dweight);
+  if (dbias != nullptr) sum_pieces(partial.data() + pieces.count * channels, pieces.count, channels, dbias);
 }
 
 }  // namespace ordo::kernels

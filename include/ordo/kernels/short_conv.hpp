@@ -96,7 +96,6 @@ class ConvRows {
 template <class F>
 void with_conv_width(Index width, F&& f) {
   switch (width) {
-    case 3: return f(std::integral_constant<Index, 3>{});
     case 4: return f(std::integral_constant<Index, 4>{});
     default: return f(std::integral_constant<Index, 0>{});
   }
@@ -147,10 +146,10 @@ class RowPointers {
 };
 
 /// One token of each sequence, as all lies: y and the new state.
-template <Index W, class T, class Arch>
+template <class T, class Arch>
 void conv_step(const ShortConvolution<T>& conv, Rows<T> y, T* state_out, Index s, Index first, Index last) {
   constexpr Index block = 64;
-  const Index width = W != 0 ? W : conv.width, past = width - 1;
+  const Index width = conv.width, past = width - 1;
   const T* const x = conv.x[conv.sequences.begin(s)];
   T* const out = y[conv.sequences.begin(s)];
   alignas(64) T sum[block];
@@ -211,8 +210,7 @@ void short_conv_forward(const ShortConvolution<T>& conv, Rows<T> y, T* state_out
       for (Index i = begin; i < end; ++i) {
         const Index first = i % pieces * detail::conv_channels,
                     last = std::min(first + detail::conv_channels, channels);
-        detail::with_conv_width(
-            width, [&](auto fixed) { detail::conv_step<fixed, T, Arch>(conv, y, state_out, i / pieces, first, last); });
+        detail::conv_step<T, Arch>(conv, y, state_out, i / pieces, first, last);
       }
     });
     return;

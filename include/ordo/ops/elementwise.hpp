@@ -8,7 +8,7 @@
 #include <array>
 
 #include "ordo/autograd/apply.hpp"
-#include "ordo/core/message.hpp"
+#include "ordo/core/error.hpp"
 #include "ordo/core/parallel.hpp"
 #include "ordo/kernels/reduce.hpp"
 #include "ordo/simd/math.hpp"

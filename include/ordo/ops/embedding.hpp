@@ -7,7 +7,7 @@
 #include <string>
 #include <type_traits>
 
-#include "ordo/autograd/apply.hpp"
+#include "ordo/ops/shape.hpp"
 
 namespace ordo {
 
@@ -25,7 +25,7 @@ AnyTensor<std::int32_t> hold_ids(const Ids& ids) {
     AnyTensor<std::int32_t> held{Shape(v.extents())};
     for (Index i = 0; i < held.size(); ++i) {
       const auto id = static_cast<long long>(v.data()[i]);
-      if (id < INT32_MIN || id > INT32_MAX) fail<UsageError>("ids: " + std::to_string(id) + " does not fit 32 bits");
+      if (id < INT32_MIN || id > INT32_MAX) fail<UsageError>({"ids: ", id, " does not fit 32 bits"});
       held.data()[i] = static_cast<std::int32_t>(id);
     }
     return held;
@@ -55,8 +55,7 @@ struct GatherRowsOp {
         continue;
       }
       if (id < 0 || id >= rows) {
-        fail<UsageError>("embedding: id " + std::to_string(id) + " at place " + std::to_string(i) + ", the table has " +
-                         std::to_string(rows) + " rows");
+        fail<UsageError>({"embedding: id ", id, " at place ", i, ", the table has ", rows, " rows"});
       }
       const T* in = table.data() + id * n;
       for (Index j = 0; j < n; ++j) out[j] = static_cast<T>(scale) * in[j];
@@ -98,24 +97,8 @@ struct ScatterRowsOp {
         if (seen.data()[i] == skip) seen.data()[i] = -1;
       }
     }
-    p.add(0, apply<dynamic_rank>(ReshapeTo{p.input(0).shape()}, apply<dynamic_rank>(GatherRowsOp{seen, scale}, p.grad(0))));
+    p.add(0, apply<dynamic_rank>(ReshapeOp{p.input(0).shape()}, apply<dynamic_rank>(GatherRowsOp{seen, scale}, p.grad(0))));
   }
-
- private:
-  /// The gathered rows under the shape of x (ids may have other axes than x's leading ones).
-  struct ReshapeTo {
-    static constexpr const char* name = "reshape";
-    static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
-    Shape shape;
-    template <class T>
-    AnyTensor<T> forward(const AnyTensor<T>& x) const {
-      return x.reshaped(shape);
-    }
-    template <class T>
-    void backward(Pullback<T>& p) const {
-      p.add(0, apply<dynamic_rank>(ReshapeTo{p.input(0).shape()}, p.grad(0)));
-    }
-  };
 };
 
 template <class T>
@@ -142,6 +125,30 @@ auto embedding(const Table& table, const Ids& ids, double scale = 1, Index paddi
   op.scale = scale;
   op.padding = padding_index;
   return apply_in<rank_of<Ids> + 1>(recorder(table, ids), op, table);
+}
+
+/// Rows of a table: y[..., :] = table[ids[...], :]; an id of -1 gives a row of zeros. table: [rows, ...], ids: any integers.
+template <TensorLike Table, TensorLike Ids>
+auto gather_rows(const Table& table, const Ids& ids) {
+  return apply_in<rank_of<Ids> + rank_of<Table> - 1>(recorder(table, ids), GatherRowsOp{detail::hold_ids(ids)}, table);
+}
+
+/// The adjoint of gather_rows: y[ids[i], ...] += x[i, ...] in a table of zeros [rows, ...]; -1 goes nowhere. x: [n, ...], ids: [n].
+template <TensorLike X, TensorLike Ids>
+auto scatter_rows(const X& x, const Ids& ids, Index rows) {
+  static_assert(rank_of<Ids> == 1 && rank_of<X> != dynamic_rank, "scatter_rows: one id for each row of x");
+  ScatterRowsOp op{detail::hold_ids(ids), detail::shape_of(x)};
+  if (op.ids.extent(0) != op.shape[0]) {
+    fail<ShapeError>("scatter_rows: " + std::to_string(op.ids.extent(0)) + " ids for x of shape " + to_string(op.shape));
+  }
+  for (Index i = 0; i < op.ids.size(); ++i) {
+    if (op.ids.data()[i] < -1 || op.ids.data()[i] >= rows) {
+      fail<UsageError>("scatter_rows: id " + std::to_string(op.ids.data()[i]) + " at place " + std::to_string(i) + ", the table has " +
+                       std::to_string(rows) + " rows");
+    }
+  }
+  op.shape[0] = rows;
+  return apply_in<rank_of<X>>(recorder(x, ids), op, x);
 }
 
 }  // namespace ordo

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Cross-entropy of logits, fused with log-softmax.
+/// Losses of classification: cross-entropy of logits, fused with log-softmax, and the likelihood of log-probabilities.
 
 #include <concepts>
 #include <cstdint>
@@ -9,12 +9,30 @@
 #include <utility>
 
 #include "ordo/kernels/cross_entropy.hpp"
+#include "ordo/ops/reduction.hpp"
 #include "ordo/ops/softmax.hpp"
 
 namespace ordo {
 
-/// How the losses of all positions become one number.
-enum class Reduction : unsigned char { mean, sum };
+namespace detail {
+
+/// UsageError for a target that is neither a class nor ignore_index.
+inline void check_targets(const char* op, const AnyTensor<Index>& targets, Index classes, Index ignore_index) {
+  for (Index r = 0; r < targets.size(); ++r) {
+    const Index t = targets.data()[r];
+    if (t == ignore_index || (t >= 0 && t < classes)) continue;
+    std::string at;
+    Index rest = r;
+    for (std::size_t back = 0; back < targets.rank(); ++back) {
+      const Index e = targets.shape().back(back);
+      at = std::to_string(rest % e) + (at.empty() ? "" : ", ") + at;
+      rest /= e;
+    }
+    fail<UsageError>({op, ": target ", t, " at [", at, "], expected 0 to ", classes - 1, ", or ignore_index ", ignore_index});
+  }
+}
+
+}  // namespace detail
 
 struct CrossEntropyParameters {
   Index ignore_index = -100;   ///< positions with this index target do not count; any class may serve
@@ -168,21 +186,8 @@ struct CrossEntropyOp {
     if (z > 0 && (weight != nullptr || !targets.present())) {
       fail<ConfigError>({name, ": z_loss goes with index targets and without class weights"});
     }
-    for (Index r = 0; r < targets.size(); ++r) {
-      const Index t = targets.data()[r];
-      if (t != parameters.ignore_index && (t < 0 || t >= classes)) refuse_target(r, classes);
-    }
-  }
-  [[noreturn, gnu::cold]] void refuse_target(Index position, Index classes) const {
-    std::string at;
-    Index rest = position;
-    for (std::size_t back = 0; back < targets.rank(); ++back) {
-      const Index e = targets.shape().back(back);
-      at = std::to_string(rest % e) + (at.empty() ? "" : ", ") + at;
-      rest /= e;
-    }
-    fail<UsageError>({name, ": target ", targets.data()[position], " at [", at, "], expected 0 to ", classes - 1,
-                      ", or ignore_index ", parameters.ignore_index});
+    if (parameters.reduction == Reduction::batch_mean) fail<ConfigError>({name, ": reduction is mean or sum, given batch_mean"});
+    detail::check_targets(name, targets, classes, parameters.ignore_index);
   }
 };
 
@@ -199,9 +204,7 @@ auto cross_entropy_of(const Logits& logits, const Targets& targets, const CrossE
   if constexpr (std::integral<T>) {
     static_assert(rank == dynamic_rank || rank_of<Targets> == positions,
                   "cross_entropy: index targets have the axes of the logits but the last one");
-    const auto v = view(targets);
-    op.targets = AnyTensor<Index>(Shape(v.extents()));
-    std::transform(v.data(), v.data() + v.size(), op.targets.data(), [](T t) { return static_cast<Index>(t); });
+    op.targets = hold_indices(targets);
     return apply_in<result>(recorder(logits, targets, weight), op, logits, weight, none);
   } else {
     return apply_in<result>(recorder(logits, targets, weight), op, logits, weight, targets);
@@ -234,6 +237,64 @@ template <TensorLike Logits, TensorLike Targets, class W = None>
 auto cross_entropy_each(const Logits& logits, const Targets& targets, const CrossEntropyParameters& parameters = {},
                         const W& class_weight = none) {
   return detail::cross_entropy_of<false>(logits, targets, parameters, class_weight);
+}
+
+struct NllParameters {
+  Index ignore_index = -100;  ///< positions with this target do not count
+  Reduction reduction = Reduction::mean;
+};
+
+namespace detail {
+
+/// -w_t log_probabilities_t of each position, and the sum of the weights that count.
+template <class X, class Y, class W>
+auto nll_of(const X& log_probabilities, const Y& targets, const W& class_weight, Index ignore_index) {
+  constexpr const char* op = "nll_loss";
+  using T = value_type_of<X>;
+  const Shape shape = shape_of(log_probabilities);
+  if (shape.rank() == 0) fail<ShapeError>({op, ": log_probabilities of shape ", shape, "; expected [..., V]"});
+  const Index classes = shape.back();
+  const AnyTensor<Index> index = hold_indices(targets);
+  const Shape positions = without_axis(shape, shape.rank() - 1);
+  if (!(index.shape() == positions)) {
+    fail<ShapeError>({op, ": targets of shape ", index.shape(), ", expected ", positions, " for log_probabilities ", shape});
+  }
+  check_targets(op, index, classes, ignore_index);
+  const Var<T> weight = lift<T>(static_cast<Tape*>(nullptr), class_weight);
+  if (weight.present() && !(weight.shape() == Shape{classes})) {
+    fail<ShapeError>({op, ": class weights of shape ", weight.shape(), ", expected [", classes, "]"});
+  }
+  AnyTensor<T> factor(positions, T(0));
+  AnyTensor<Index> places(shape.with_back(1), Index{-1});
+  double total = 0;
+  for (Index r = 0; r < index.size(); ++r) {
+    const Index t = index.data()[r];
+    if (t == ignore_index) continue;
+    places.data()[r] = t;
+    const T w = weight.present() ? weight.value.data()[t] : T(1);
+    factor.data()[r] = -w;
+    total += static_cast<double>(w);
+  }
+  const auto picked = apply_in<rank_of<X>>(recorder(log_probabilities, targets), GatherOp{shape.rank() - 1, places}, log_probabilities);
+  constexpr std::size_t rank = rank_without_axis<X>;
+  return std::pair(mul(drop_axis<X>(picked, shape, shape.rank() - 1), constant<rank>(factor)), total);
+}
+
+}  // namespace detail
+
+/// -w_t log_probabilities_t of each position, 0 where the target t is ignore_index.   log_probabilities: [..., V], targets: integers
+/// [...], class_weight: [V] or none. Taken as they stand, without normalisation.
+template <TensorLike X, TensorLike Y, class W = None>
+auto nll_loss_each(const X& log_probabilities, const Y& targets, const NllParameters& parameters = {}, const W& class_weight = none) {
+  return detail::nll_of(log_probabilities, targets, class_weight, parameters.ignore_index).first;
+}
+/// The same as one number. The mean is over the sum of the weights that count; 0 if nothing does. Agrees with
+/// torch.nn.functional.nll_loss.
+template <TensorLike X, TensorLike Y, class W = None>
+auto nll_loss(const X& log_probabilities, const Y& targets, const NllParameters& parameters = {}, const W& class_weight = none) {
+  if (parameters.reduction == Reduction::batch_mean) fail<ConfigError>("nll_loss: reduction is mean or sum, given batch_mean");
+  const auto [each, total] = detail::nll_of(log_probabilities, targets, class_weight, parameters.ignore_index);
+  return affine(sum(each), parameters.reduction == Reduction::sum ? 1 : total == 0 ? 0 : 1 / total);
 }
 
 }  // namespace ordo

@@ -23,8 +23,7 @@ struct MatmulOp {
   AnyTensor<T> forward(const AnyTensor<T>& a, const AnyTensor<T>& b) const {
     const std::size_t ra = a.rank(), rb = b.rank();
     const auto bad = [&] {
-      fail<ShapeError>("matmul: " + to_string(a.shape()) + (transpose_a ? "^T" : "") + " times " + to_string(b.shape()) +
-                       (transpose_b ? "^T" : ""));
+      fail<ShapeError>({"matmul: ", a.shape(), (transpose_a ? "^T" : ""), " times ", b.shape(), (transpose_b ? "^T" : "")});
     };
     if (ra < 2 || rb < 2 || (rb != ra && rb != 2)) bad();
     const Index m = a.shape().back(transpose_a ? 0 : 1), k = a.shape().back(transpose_a ? 1 : 0);
@@ -105,16 +104,15 @@ struct LinearOp {
   AnyTensor<T> forward(const AnyTensor<T>& x, const AnyTensor<T>& weight, const AnyTensor<T>& bias,
                        const AnyTensor<T>& residual) const {
     if (weight.rank() != 2 || x.rank() == 0 || x.shape().back() != weight.extent(1)) {
-      fail<ShapeError>("linear: x has shape " + to_string(x.shape()) + ", the weight " + to_string(weight.shape()) +
-                       "; the last axis of x must be the weight's second");
+      fail<ShapeError>({"linear: x has shape ", x.shape(), ", the weight ", weight.shape(), "; the last axis of x must be the weight's second"});
     }
     const Index in = weight.extent(1), out = weight.extent(0);
     if (bias.present() && !(bias.shape() == Shape{out})) {
-      fail<ShapeError>("linear: the bias has shape " + to_string(bias.shape()) + ", expected [" + std::to_string(out) + "]");
+      fail<ShapeError>({"linear: the bias has shape ", bias.shape(), ", expected [", out, "]"});
     }
     AnyTensor<T> y(x.shape().with_back(out));
     if (residual.present() && !(residual.shape() == y.shape())) {
-      fail<ShapeError>("linear: the residual has shape " + to_string(residual.shape()) + ", expected " + to_string(y.shape()));
+      fail<ShapeError>({"linear: the residual has shape ", residual.shape(), ", expected ", y.shape()});
     }
     kernels::GemmArgs<T> args;
     args.m = in == 0 ? 0 : x.size() / in;

@@ -10,6 +10,7 @@
 
 #include "ordo/kernels/reduce.hpp"
 #include "ordo/ops/elementwise.hpp"
+#include "ordo/ops/gather.hpp"
 #include "ordo/ops/shape.hpp"
 
 namespace ordo {
@@ -77,52 +78,6 @@ auto mean(const X& x, Index axis) {
   return detail::drop_axis<X>(mean(x, axis, keep_axis), detail::shape_of(x), detail::axis_of("mean", axis, x));
 }
 
-/// One element of each line along an axis: y[o, 0, j] = x[o, places[o, j], j].
-struct PickOp {
-  static constexpr const char* name = "pick";
-  static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
-  std::size_t axis;
-  AnyTensor<Index> places;  // shape of x with extent 1 at the axis
-
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& x) const {
-    AnyTensor<T> y(places.shape());
-    const Index n = x.extent(axis), inner = x.shape().size(axis + 1, x.rank());
-    for (Index i = 0; i < y.size(); ++i) y.data()[i] = x.data()[(i / inner * n + places.data()[i]) * inner + i % inner];
-    return y;
-  }
-  template <class T>
-  void backward(Pullback<T>& p) const;
-};
-
-/// Zeros, but x[o, 0, j] at places[o, j] of each line of extent n: the adjoint of PickOp.
-struct PlaceOp {
-  static constexpr const char* name = "place";
-  static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
-  std::size_t axis;
-  AnyTensor<Index> places;
-  Index n;
-
-  template <class T>
-  AnyTensor<T> forward(const AnyTensor<T>& x) const {
-    Shape shape = x.shape();
-    shape[axis] = n;
-    AnyTensor<T> y(shape, T{0});
-    const Index inner = shape.size(axis + 1, shape.rank());
-    for (Index i = 0; i < x.size(); ++i) y.data()[(i / inner * n + places.data()[i]) * inner + i % inner] = x.data()[i];
-    return y;
-  }
-  template <class T>
-  void backward(Pullback<T>& p) const {
-    p.add(0, apply<dynamic_rank>(PickOp{axis, places}, p.grad(0)));
-  }
-};
-
-template <class T>
-void PickOp::backward(Pullback<T>& p) const {
-  p.add(0, apply<dynamic_rank>(PlaceOp{axis, places, p.input(0).shape()[axis]}, p.grad(0)));
-}
-
 /// The largest element of each line along an axis.
 struct MaxOp {
   static constexpr const char* name = "max";
@@ -146,7 +101,7 @@ struct MaxOp {
   }
   template <class T>
   void backward(Pullback<T>& p, const Saved<T>& saved) const {
-    p.add(0, apply<dynamic_rank>(PlaceOp{axis, saved.places, p.input(0).shape()[axis]}, p.grad(0)));
+    p.add(0, apply<dynamic_rank>(ScatterAddOp{axis, saved.places, p.input(0).shape()[axis]}, p.grad(0)));
   }
 };
 

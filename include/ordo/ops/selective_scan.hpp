@@ -27,10 +27,10 @@ struct SelectiveScanOp {
   std::array<AnyTensor<T>, 2> forward(Saved<T>* saved, const AnyTensor<T>& u, const AnyTensor<T>& dt, const AnyTensor<T>& a,
                                       const AnyTensor<T>& b, const AnyTensor<T>& c, const AnyTensor<T>& d_skip,
                                       const AnyTensor<T>& gate, const AnyTensor<T>& dt_bias, const AnyTensor<T>& state) const {
-    if (u.rank() != 3) fail<ShapeError>("selective_scan: u has shape " + to_string(u.shape()) + ", expected [B, L, E]");
+    if (u.rank() != 3) fail<ShapeError>({"selective_scan: u has shape ", u.shape(), ", expected [B, L, E]"});
     const Index channels = u.extent(2);
     if (a.rank() != 2 || a.extent(1) != channels) {
-      fail<ShapeError>("selective_scan: a has shape " + to_string(a.shape()) + ", expected [N, " + std::to_string(channels) + "]");
+      fail<ShapeError>({"selective_scan: a has shape ", a.shape(), ", expected [N, ", channels, "]"});
     }
     const Index states = a.extent(0), groups = b.rank() == 4 ? b.extent(2) : 1;
     detail::require_shape(name, "dt", dt, u.shape());
@@ -41,7 +41,7 @@ struct SelectiveScanOp {
     detail::require_shape(name, "d_skip", d_skip, Shape{channels});
     detail::require_shape(name, "dt_bias", dt_bias, Shape{channels});
     if (groups == 0 || channels % groups != 0) {
-      fail<ShapeError>("selective_scan: " + std::to_string(channels) + " channels in " + std::to_string(groups) + " groups");
+      fail<ShapeError>({"selective_scan: ", channels, " channels in ", groups, " groups"});
     }
     const auto in = arguments(u, dt, a, b, c, d_skip, gate, dt_bias, state);
     const Shape state_shape{in.shape.sequences.count, states, channels};

@@ -67,7 +67,7 @@ kernels::Rows<T> mutable_rows_of(AnyTensor<T>& x) {
 template <class T>
 void require_shape(const char* op, const char* argument, const AnyTensor<T>& x, const Shape& expected) {
   if (x.present() && !(x.shape() == expected)) {
-    fail<ShapeError>(std::string(op) + ": " + argument + " has shape " + to_string(x.shape()) + ", expected " + to_string(expected));
+    fail<ShapeError>({op, ": ", argument, " has shape ", x.shape(), ", expected ", expected});
   }
 }
 

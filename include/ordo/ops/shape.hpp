@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Ops that move elements: reshape, transpose, slice, split, concat. All can be differentiated any number of times.
+/// Ops that move elements: reshape, transpose, permute, flip, slice, pad, split, concat. All can be differentiated any number of times.
 ///
 /// Axes are counted from the front, or from the end if negative: -1 is the last one.
 
@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "ordo/autograd/apply.hpp"
-#include "ordo/core/message.hpp"
+#include "ordo/core/error.hpp"
 
 namespace ordo {
 
@@ -81,18 +81,22 @@ AnyTensor<T> concatenated(const AnyTensor<T>* const* parts, std::size_t count, s
   return y;
 }
 
-/// ShapeError unless the parts make up the last axis.
-inline void check_parts(const Shape& shape, const Index* parts, std::size_t count) {
+/// ShapeError unless the parts make up the axis.
+[[noreturn, gnu::cold]] inline void refuse_parts(const Shape& shape, std::size_t axis, const Index* parts, std::size_t count) {
+  std::string list;
+  for (std::size_t i = 0; i < count; ++i) list += (i == 0 ? "" : " + ") + std::to_string(parts[i]);
+  if (axis + 1 == shape.rank()) fail<ShapeError>({"split: parts ", list, " of the last axis of ", shape});
+  fail<ShapeError>({"split: parts ", list, " of axis ", axis, " of ", shape});
+}
+[[gnu::noinline]] inline void check_parts(const Shape& shape, std::size_t axis, const Index* parts, std::size_t count) {
   Index total = 0;
   bool negative = false;
   for (std::size_t i = 0; i < count; ++i) {
     negative = negative || parts[i] < 0;
     total += parts[i];
   }
-  if (shape.rank() != 0 && !negative && shape.back() == total) return;
-  std::string list;
-  for (std::size_t i = 0; i < count; ++i) list += (i == 0 ? "" : " + ") + std::to_string(parts[i]);
-  fail<ShapeError>({"split: parts ", list, " of the last axis of ", shape});
+  if (axis < shape.rank() && !negative && shape[axis] == total) return;
+  refuse_parts(shape, axis, parts, count);
 }
 
 /// Elements [begin, begin + count) of an axis.
@@ -225,6 +229,89 @@ auto slice(const X& x, Index axis, Index begin, Index count) {
   return apply<rank_of<X>>(SliceOp{detail::axis_of("slice", axis, x), begin, count}, x);
 }
 
+/// x with `before` zeros in front of an axis and `after` behind it.
+template <TensorLike X>
+auto pad(const X& x, Index axis, Index before, Index after) {
+  if (before < 0 || after < 0) fail<ShapeError>({"pad: ", before, " zeros before and ", after, " behind axis ", axis});
+  const std::size_t at = detail::axis_of("pad", axis, x);
+  return apply<rank_of<X>>(PadOp{at, before, before + detail::shape_of(x)[at] + after}, x);
+}
+
+/// The elements of an axis in reverse order: its own adjoint.
+struct FlipOp {
+  static constexpr const char* name = "flip";
+  static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
+  std::size_t axis = 0;
+  template <class T>
+  AnyTensor<T> forward(const AnyTensor<T>& x) const {
+    AnyTensor<T> y(x.shape());
+    const Index n = x.extent(axis), inner = x.shape().size(axis + 1, x.rank()), rows = x.shape().size(0, axis + 1);
+    for (Index r = 0; r < rows; ++r) std::copy_n(x.data() + r * inner, inner, y.data() + (r / n * n + n - 1 - r % n) * inner);
+    return y;
+  }
+  template <class T>
+  void backward(Pullback<T>& p) const {
+    p.add(0, apply<dynamic_rank>(*this, p.grad(0)));
+  }
+};
+
+/// x with an axis in reverse order.
+template <TensorLike X>
+auto flip(const X& x, Index axis) {
+  return apply<rank_of<X>>(FlipOp{detail::axis_of("flip", axis, x)}, x);
+}
+
+/// Axis i of the result is axis order[i] of x.
+struct PermuteOp {
+  static constexpr const char* name = "permute";
+  static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
+  std::array<std::size_t, max_rank> order{};
+  template <class T>
+  AnyTensor<T> forward(const AnyTensor<T>& x) const {
+    const std::size_t rank = x.rank();
+    std::array<Index, max_rank> from{}, step{}, at{};
+    Index stride = 1;
+    for (std::size_t axis = rank; axis-- > 0; stride *= x.extent(axis)) from[axis] = stride;
+    Shape shape;
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+      shape.push_back(x.extent(order[axis]));
+      step[axis] = from[order[axis]];
+    }
+    AnyTensor<T> y(shape);
+    Index place = 0;
+    for (Index i = 0; i < y.size(); ++i) {
+      y.data()[i] = x.data()[place];
+      for (std::size_t axis = rank; axis-- > 0;) {
+        place += step[axis];
+        if (++at[axis] < shape[axis]) break;
+        place -= step[axis] * shape[axis];
+        at[axis] = 0;
+      }
+    }
+    return y;
+  }
+  template <class T>
+  void backward(Pullback<T>& p) const {
+    PermuteOp inverse;
+    for (std::size_t axis = 0; axis < p.grad(0).shape().rank(); ++axis) inverse.order[order[axis]] = axis;
+    p.add(0, apply<dynamic_rank>(inverse, p.grad(0)));
+  }
+};
+
+/// x with its axes in another order: axis i of the result is axis order... [i] of x. transpose() is faster where two axes change places.
+template <TensorLike X, std::integral... I>
+auto permute(const X& x, I... order) {
+  static_assert(rank_of<X> == dynamic_rank || rank_of<X> == sizeof...(I), "permute: one number for each axis");
+  PermuteOp op;
+  std::size_t i = 0;
+  unsigned seen = 0;
+  ((op.order[i] = detail::axis_of("permute", static_cast<Index>(order), x), seen |= 1U << op.order[i], ++i), ...);
+  if (i != detail::shape_of(x).rank() || seen != (1U << i) - 1U) {
+    fail<ShapeError>({"permute: ", i, " axes that are not those of ", detail::shape_of(x), " each once"});
+  }
+  return apply<rank_of<X>>(op, x);
+}
+
 /// N tensors one after the other along an axis.
 template <std::size_t N>
 struct ConcatOp {
@@ -254,20 +341,21 @@ auto concat(Index axis, const X& x, const More&... more) {
   return apply<rank_of<X>>(ConcatOp<1 + sizeof...(More)>{detail::axis_of("concat", axis, x)}, x, more...);
 }
 
-/// Cuts the last axis into N parts of the given extents.
+/// Cuts an axis into N parts of the given extents.
 template <std::size_t N>
 struct SplitOp {
   static constexpr const char* name = "split";
   static constexpr unsigned keeps_inputs = 0, keeps_outputs = 0;
   static constexpr std::size_t outputs = N;
+  std::size_t axis = 0;
   std::array<Index, N> parts{};
   template <class T>
   std::array<AnyTensor<T>, N> forward(const AnyTensor<T>& x) const {
-    detail::check_parts(x.shape(), parts.data(), N);
+    detail::check_parts(x.shape(), axis, parts.data(), N);
     std::array<AnyTensor<T>, N> y;
     Index begin = 0;
     for (std::size_t i = 0; i < N; ++i) {
-      y[i] = detail::sliced(x, x.rank() - 1, begin, parts[i]);
+      y[i] = detail::sliced(x, axis, begin, parts[i]);
       begin += parts[i];
     }
     return y;
@@ -278,21 +366,30 @@ struct SplitOp {
     const Shape whole = p.input(0).shape();
     std::array<Var<T>, N> g;
     for (std::size_t i = 0; i < N; ++i) {  // nothing may have arrived for some parts
-      g[i] = p.grad(i).present() ? p.grad(i) : Var<T>{AnyTensor<T>(whole.with_back(parts[i]), T{0})};
+      Shape part = whole;
+      part[axis] = parts[i];
+      g[i] = p.grad(i).present() ? p.grad(i) : Var<T>{AnyTensor<T>(part, T{0})};
     }
     p.add(0, [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return apply<dynamic_rank>(ConcatOp<N>{whole.rank() - 1}, g[I]...);
+      return apply<dynamic_rank>(ConcatOp<N>{axis}, g[I]...);
     }(std::make_index_sequence<N>{}));
   }
 };
 
+/// An axis in parts: `auto [a, b] = split_axis(x, 1, n, m)`.
+template <TensorLike X, std::integral... I>
+  requires(sizeof...(I) > 1)
+auto split_axis(const X& x, Index axis, I... parts) {
+  const std::size_t at = detail::axis_of("split", axis, x);
+  return [&]<std::size_t... R>(std::index_sequence<R...>) {
+    return apply<(static_cast<void>(R), rank_of<X>)...>(SplitOp<sizeof...(I)>{at, {static_cast<Index>(parts)...}}, x);
+  }(std::index_sequence_for<I...>{});
+}
 /// The last axis in parts: `auto [a, b] = split(x, n, m)`.
 template <TensorLike X, std::integral... I>
   requires(sizeof...(I) > 1)
 auto split(const X& x, I... parts) {
-  return [&]<std::size_t... R>(std::index_sequence<R...>) {
-    return apply<(static_cast<void>(R), rank_of<X>)...>(SplitOp<sizeof...(I)>{{static_cast<Index>(parts)...}}, x);
-  }(std::index_sequence_for<I...>{});
+  return split_axis(x, -1, parts...);
 }
 
 /// x as a constant: no gradient passes through.

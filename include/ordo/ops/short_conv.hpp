@@ -25,8 +25,7 @@ struct ShortConvOp {
   std::array<AnyTensor<T>, 2> forward(Saved<T>*, const AnyTensor<T>& x, const AnyTensor<T>& weight, const AnyTensor<T>& bias,
                                       const AnyTensor<T>& state) const {
     if (x.rank() != 3 || weight.rank() != 3 || weight.extent(0) != x.extent(2) || weight.extent(1) != 1 || weight.extent(2) < 1) {
-      fail<ShapeError>("short_conv: x has shape " + to_string(x.shape()) + ", the weight " + to_string(weight.shape()) +
-                       "; expected [B, L, E] and [E, 1, W]");
+      fail<ShapeError>({"short_conv: x has shape ", x.shape(), ", the weight ", weight.shape(), "; expected [B, L, E] and [E, 1, W]"});
     }
     detail::require_shape(name, "bias", bias, Shape{x.extent(2)});
     const auto conv = arguments(x, weight, bias, state);
