@@ -31,7 +31,7 @@ class Embedding {
   };
 
   Embedding() = default;
-  Embedding(const Config& config, Random& random) : config_(config) {
+  [[gnu::cold]] Embedding(const Config& config, Random& random) : config_(config) {
     detail::require_at_least("embedding", "vocab_size", config.vocab_size, 1);
     detail::require_at_least("embedding", "model_dim", config.model_dim, 1);
     weight_ = normal_parameter<T>(DynExtents<2>(config.vocab_size, config.model_dim), config.init_deviation, random);

@@ -52,10 +52,18 @@ Index num_parameters(const M& model) {
 namespace detail {
 
 /// ConfigError unless `value` >= `least`.
-inline void require_at_least(const char* layer, const char* key, Index value, Index least) {
+[[gnu::noinline]] inline void require_at_least(const char* layer, const char* key, Index value, Index least) {
   if (value < least) {
-    fail<ConfigError>(std::string(layer) + ": " + key + " must be at least " + std::to_string(least) + ", given " +
-                      std::to_string(value));
+    fail<ConfigError>({layer, ": ", key, " must be at least ", least, ", given ", value});
+  }
+}
+
+/// ConfigError unless `value` is a multiple of `parts`, which is at least 1.
+inline void require_divisible(const char* layer, const char* key, Index value, Index parts, const char* parts_key = "num_groups") {
+  require_at_least(layer, parts_key, parts, 1);
+  if (value % parts != 0) {
+    fail<ConfigError>(std::string(layer) + ": " + key + " must be a multiple of " + parts_key + " (" + std::to_string(parts) +
+                      "), given " + std::to_string(value));
   }
 }
 
@@ -63,18 +71,30 @@ inline void require_at_least(const char* layer, const char* key, Index value, In
 
 // ---- initial values ----
 
+namespace detail {
+// Once for each scalar type, not for each rank; not hot.
+template <class T>
+[[gnu::cold, gnu::noinline]] void fill_uniform(T* values, Index n, double bound, Random& random) {
+  for (Index i = 0; i < n; ++i) values[i] = static_cast<T>(random.uniform(-bound, bound));
+}
+template <class T>
+[[gnu::cold, gnu::noinline]] void fill_normal(T* values, Index n, double deviation, Random& random) {
+  for (Index i = 0; i < n; ++i) values[i] = static_cast<T>(deviation * random.normal());
+}
+}  // namespace detail
+
 /// Fills a parameter with uniform numbers on (-bound, bound).
 template <class T, class E>
 Parameter<T, E> uniform_parameter(const E& extents, double bound, Random& random) {
   Parameter<T, E> p(extents);
-  for (T& v : p.mutate()) v = static_cast<T>(random.uniform(-bound, bound));
+  detail::fill_uniform(p.mutate().data(), p.size(), bound, random);
   return p;
 }
 /// Fills a parameter with normal numbers of the given standard deviation.
 template <class T, class E>
 Parameter<T, E> normal_parameter(const E& extents, double deviation, Random& random) {
   Parameter<T, E> p(extents);
-  for (T& v : p.mutate()) v = static_cast<T>(deviation * random.normal());
+  detail::fill_normal(p.mutate().data(), p.size(), deviation, random);
   return p;
 }
 /// Fills a parameter with one number.

@@ -32,7 +32,7 @@ class Linear {
   };
 
   Linear() = default;
-  Linear(const Config& config, Random& random) : activation_(config.activation) {
+  [[gnu::cold]] Linear(const Config& config, Random& random) : activation_(config.activation) {
     detail::require_at_least("linear", "in_dim", config.in_dim, 1);
     detail::require_at_least("linear", "out_dim", config.out_dim, 1);
     const double bound = 1 / std::sqrt(static_cast<double>(config.in_dim));
@@ -54,6 +54,7 @@ class Linear {
   DynParameter<T, 2>& weight() noexcept { return weight_; }
   const DynParameter<T, 1>& bias() const noexcept { return bias_; }
   DynParameter<T, 1>& bias() noexcept { return bias_; }
+  Activation activation() const noexcept { return activation_; }
 
   template <class Self, class F>
   static void visit(Self& self, F&& f) {

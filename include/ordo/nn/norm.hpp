@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// RmsNorm and LayerNorm.
+/// RmsNorm, LayerNorm, GroupNorm, GatedRmsNorm.
 
 #include "ordo/nn/layer.hpp"
 #include "ordo/ops/norm.hpp"
@@ -29,11 +29,11 @@ class RmsNorm {
   };
 
   RmsNorm() = default;
-  explicit RmsNorm(const Config& config) : config_(config) {
+  [[gnu::cold]] explicit RmsNorm(const Config& config) : config_(config) {
     detail::require_at_least("rms_norm", "model_dim", config.model_dim, 1);
     if (config.weight) weight_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 1 - config.weight_offset);
   }
-  RmsNorm(const Config& config, Random&) : RmsNorm(config) {}
+  [[gnu::cold]] RmsNorm(const Config& config, Random&) : RmsNorm(config) {}
 
   template <TensorLike X>
   auto operator()(const X& x) const {
@@ -71,13 +71,13 @@ class LayerNorm {
   };
 
   LayerNorm() = default;
-  explicit LayerNorm(const Config& config) : config_(config) {
+  [[gnu::cold]] explicit LayerNorm(const Config& config) : config_(config) {
     detail::require_at_least("layer_norm", "model_dim", config.model_dim, 1);
     if (config.bias && !config.weight) fail<ConfigError>("layer_norm: a bias without a weight");
     if (config.weight) weight_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 1);
     if (config.bias) bias_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 0);
   }
-  LayerNorm(const Config& config, Random&) : LayerNorm(config) {}
+  [[gnu::cold]] LayerNorm(const Config& config, Random&) : LayerNorm(config) {}
 
   template <TensorLike X>
   auto operator()(const X& x) const {
@@ -87,6 +87,116 @@ class LayerNorm {
   template <class Self, class F>
   static void visit(Self& self, F&& f) {
     if (self.weight_.present()) f("weight", self.weight_);
+    if (self.bias_.present()) f("bias", self.bias_);
+  }
+
+ private:
+  Config config_;
+  DynParameter<T, 1> weight_, bias_;
+};
+
+/// y = (x - mean) / sqrt(var + norm_eps) * weight + bias, mean and biased variance those of each token's group: the channels are
+/// cut in num_groups runs.   x, y: [..., model_dim]; with over_length [B, L, model_dim].
+///
+/// over_length: those of a batch row's group over all its tokens, which is not causal. Wu and He 2018 (arXiv 1803.08494); agrees with
+/// torch.nn.functional.group_norm.
+template <class T = float>
+class GroupNorm {
+ public:
+  using value_type = T;
+  struct Config {
+    Index model_dim = 0, num_groups = 0;
+    double norm_eps = 1e-5;
+    bool weight = true, bias = true, over_length = false;
+    template <class Self, class F>
+    static void visit(Self& c, F&& f) {
+      f("model_dim", c.model_dim);
+      f("num_groups", c.num_groups);
+      f("norm_eps", c.norm_eps);
+      f("weight", c.weight);
+      f("bias", c.bias);
+      f("over_length", c.over_length);
+    }
+  };
+
+  GroupNorm() = default;
+  explicit GroupNorm(const Config& config) : config_(config) {
+    detail::require_at_least("group_norm", "model_dim", config.model_dim, 1);
+    detail::require_divisible("group_norm", "model_dim", config.model_dim, config.num_groups);
+    if (config.weight) weight_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 1);
+    if (config.bias) bias_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 0);
+  }
+  GroupNorm(const Config& config, Random&) : GroupNorm(config) {}
+
+  template <TensorLike X>
+  auto operator()(const X& x) const {
+    if (config_.over_length) {
+      if constexpr (rank_of<X> == 3 || rank_of<X> == dynamic_rank) {
+        return group_norm_over_length(x, weight_, bias_, config_.num_groups, config_.norm_eps);
+      } else {
+        fail<ShapeError>({"group_norm: x has shape ", detail::shape_of(x), ", expected [B, L, n] for statistics over the length"});
+      }
+    }
+    return group_norm(x, weight_, bias_, config_.num_groups, config_.norm_eps);
+  }
+
+  template <class Self, class F>
+  static void visit(Self& self, F&& f) {
+    if (self.weight_.present()) f("weight", self.weight_);
+    if (self.bias_.present()) f("bias", self.bias_);
+  }
+
+ private:
+  Config config_;
+  DynParameter<T, 1> weight_, bias_;
+};
+
+/// y = R(x) f(gate), or R(x f(gate)) with norm_before_gate = false; R(u) = u / sqrt(mean(u^2) + norm_eps) * weight + bias over each of
+/// num_groups runs of channels, f silu or sigmoid.   x, gate, y: [..., model_dim].
+///
+/// Dao and Gu 2024 (arXiv 2405.21060); agrees with mamba_ssm's rms_norm_ref (layernorm_gated) and transformers' KimiLinearRMSNormGated.
+template <class T = float>
+class GatedRmsNorm {
+ public:
+  using value_type = T;
+  struct Config {
+    Index model_dim = 0, num_groups = 1;
+    double norm_eps = 1e-5;
+    bool norm_before_gate = true;
+    Activation gate_activation = Activation::silu;
+    bool bias = false;
+    template <class Self, class F>
+    static void visit(Self& c, F&& f) {
+      f("model_dim", c.model_dim);
+      f("num_groups", c.num_groups);
+      f("norm_eps", c.norm_eps);
+      f("norm_before_gate", c.norm_before_gate);
+      f("gate_activation", c.gate_activation);
+      f("bias", c.bias);
+    }
+  };
+
+  GatedRmsNorm() = default;
+  explicit GatedRmsNorm(const Config& config) : config_(config) {
+    detail::require_at_least("gated_rms_norm", "model_dim", config.model_dim, 1);
+    detail::require_divisible("gated_rms_norm", "model_dim", config.model_dim, config.num_groups);
+    if (config.gate_activation != Activation::silu && config.gate_activation != Activation::sigmoid) {
+      fail<ConfigError>("gated_rms_norm: gate_activation is silu or sigmoid, given " + to_string(config.gate_activation));
+    }
+    weight_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 1);
+    if (config.bias) bias_ = constant_parameter<T>(DynExtents<1>(config.model_dim), 0);
+  }
+  GatedRmsNorm(const Config& config, Random&) : GatedRmsNorm(config) {}
+
+  template <TensorLike X, TensorLike G>
+  auto operator()(const X& x, const G& gate) const {
+    return gated_rms_norm(x, gate, weight_, bias_, config_.gate_activation, config_.norm_before_gate, config_.num_groups,
+                          config_.norm_eps);
+  }
+
+  template <class Self, class F>
+  static void visit(Self& self, F&& f) {
+    f("weight", self.weight_);
     if (self.bias_.present()) f("bias", self.bias_);
   }
 

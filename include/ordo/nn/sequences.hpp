@@ -2,6 +2,9 @@
 /// \file
 /// Padded batches as packed sequences: a layer that can run packed can run padded.
 
+#include <algorithm>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "ordo/nn/layer.hpp"
@@ -37,6 +40,20 @@ class Padding {
     packing_ = Packing(offsets);
   }
 
+  /// Rows whose first lengths[b] of `length` tokens are real.
+  template <TensorLike X>
+  static Padding of_lengths(const X& lengths, Index length) {
+    const auto v = view(lengths);
+    static_assert(std::remove_cvref_t<decltype(v)>::rank() == 1, "lengths have the shape [B]");
+    DynTensor<std::uint8_t, 2> mask(v.size(), length);
+    for (Index b = 0; b < v.size(); ++b) {
+      const auto n = static_cast<Index>(v.data()[b]);
+      if (n < 0 || n > length) fail<ShapeError>("lengths: row " + std::to_string(b) + " has " + std::to_string(n) + " tokens of " + std::to_string(length));
+      std::fill_n(mask.data() + b * length, n, std::uint8_t{1});
+    }
+    return Padding(mask);
+  }
+
   const Packing& packing() const noexcept { return packing_; }
 
   /// [B, L, D] -> [1, real tokens, D].
@@ -44,7 +61,7 @@ class Padding {
   auto pack(const X& x) const {
     const auto v = view(x);
     if (v.extent(0) != batch_ || v.extent(1) != length_) {
-      fail<ShapeError>("key_padding: the mask has shape " + to_string(Shape{batch_, length_}) + ", the input " + to_string(v.shape()));
+      fail<ShapeError>({"key_padding: the mask has shape ", to_string(Shape{batch_, length_}), ", the input ", v.shape()});
     }
     return apply<3>(GatherRowsOp{from_padded_}, reshape(x, batch_ * length_, v.extent(2)));
   }

@@ -39,11 +39,11 @@ class ShortConv {
   };
 
   ShortConv() = default;
-  ShortConv(const Config& config, Random& random) : config_(config) {
+  [[gnu::cold]] ShortConv(const Config& config, Random& random) : config_(config) {
     detail::require_at_least("short_conv", "inner_dim", config.inner_dim, 1);
     detail::require_at_least("short_conv", "conv_width", config.conv_width, 1);
     if (config.activation != Activation::silu && config.activation != Activation::none) {
-      fail<ConfigError>("short_conv: activation is silu or none, given " + to_string(config.activation));
+      fail<ConfigError>({"short_conv: activation is silu or none, given ", to_string(config.activation)});
     }
     const double bound = 1 / std::sqrt(static_cast<double>(config.conv_width));
     weight_ = uniform_parameter<T>(DynExtents<3>(config.inner_dim, Index{1}, config.conv_width), bound, random);
@@ -64,7 +64,7 @@ class ShortConv {
   auto step(const X& x_t, State<M>& state) const {
     return detail::only_token((*this)(detail::one_token(x_t), state));
   }
-  State<Mode::plain> initial_state(Index batch) const {
+  [[gnu::cold]] State<Mode::plain> initial_state(Index batch) const {
     State<Mode::plain> s;
     s.conv = DynTensor<T, 3>(batch, config_.inner_dim, config_.conv_width - 1);
     return s;

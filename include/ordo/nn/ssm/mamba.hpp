@@ -51,6 +51,7 @@ template <class T = float>
 class Mamba {
  public:
   using value_type = T;
+  static constexpr std::string_view layer_name = "mamba";
   struct Config {
     Index model_dim = 0;
     Index inner_dim = 0;  ///< 0: 2 model_dim
@@ -87,7 +88,7 @@ class Mamba {
   };
 
   Mamba() = default;
-  Mamba(const Config& given, Random& random) : config_(given) {
+  [[gnu::cold]] Mamba(const Config& given, Random& random) : config_(given) {
     Config& c = config_;
     detail::require_at_least("mamba", "model_dim", c.model_dim, 1);
     if (c.inner_dim == 0) c.inner_dim = 2 * c.model_dim;
@@ -143,7 +144,7 @@ class Mamba {
     return detail::only_token((*this)(detail::one_token(x_t), state));
   }
 
-  State<Mode::plain> initial_state(Index batch) const {
+  [[gnu::cold]] State<Mode::plain> initial_state(Index batch) const {
     State<Mode::plain> s;
     s.ssm = DynTensor<T, 3>(batch, config_.state_dim, config_.inner_dim);
     s.conv = DynTensor<T, 3>(batch, config_.inner_dim, config_.conv_width - 1);
@@ -197,7 +198,14 @@ class Mamba {
       struct Transition {
         DynTensor<T, 2> a;
       };
-      const auto& kept = a_log_.template derived<Transition>([&] { return Transition{neg(exp(transpose(a_log_, 0, 1)))}; });
+      const auto& kept = a_log_.template derived<Transition>([&] {
+        DynTensor<T, 2> a(config_.state_dim, config_.inner_dim);
+        for (Index e = 0; e < config_.inner_dim; ++e) {
+          for (Index n = 0; n < config_.state_dim; ++n) a(n, e) = a_log_.value()(e, n);
+        }
+        simd::transform(a.data(), a.data(), a.size(), [](auto v) { return -simd::exp(v); });
+        return Transition{std::move(a)};
+      });
       return view(kept.a);
     } else {
       const auto a_log = apply_in<2>(recorder(x), TransposeOp{0, 1}, a_log_);
