@@ -11,16 +11,19 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "ordo/core/random.hpp"
 #include "ordo/io/model.hpp"
+#include "ordo/train/ema.hpp"
 #include "ordo/train/optimizer.hpp"
 
 namespace ordo {
 
-/// Where a training run stands, besides its model and optimiser.
+/// Where a training run stands, besides its model and optimisers.
 struct TrainingProgress {
   Index step = 0;
   std::map<std::string, Random> randoms{};  ///< generators at their positions: batches, dropout, sampling
@@ -153,73 +156,97 @@ class CheckpointReader {
 
 inline std::string in_model(const std::string& name) { return "model." + name; }
 
+/// Calls f(i, role, memory): averages are "ema", all others "optimizer", from the second of a sort on numbered.
+template <class Tuple, class F>
+void for_each_role(Tuple&& memories, F&& f) {
+  std::size_t i = 0, averages = 0, optimizers = 0;
+  const auto one = [&](auto& memory) {
+    const bool average = std::is_base_of_v<Ema, std::remove_cvref_t<decltype(memory)>>;
+    const std::size_t number = ++(average ? averages : optimizers);
+    f(i++, std::string(average ? "ema" : "optimizer") + (number > 1 ? std::to_string(number) : ""), memory);
+  };
+  std::apply([&](auto&... memory) { (one(memory), ...); }, memories);
+}
+
 }  // namespace detail
 
 /// Writes model, optimiser and progress as one safetensors file. Whenever the process is killed or the machine stops,
 /// the path names either the checkpoint that was there or the complete new one: see write_file_atomically().
-template <Visitable Model, class Rule>
-void save_checkpoint(const std::filesystem::path& path, const Model& model, const Optimizer<Rule>& optimizer,
+///
+/// `memories` are all that remembers something of each parameter, as references: std::tie(adamw, muon, ema).
+template <Visitable Model, class... Memories>
+void save_checkpoint(const std::filesystem::path& path, const Model& model, const std::tuple<Memories&...>& memories,
                      const TrainingProgress& progress) {
   detail::CheckpointWriter writer;
   detail::for_each_tensor(model, [&](const std::string& name, const auto& leaf) {
     writer.add(detail::in_model(name), leaf.shape(), detail::leaf_values(leaf));
   });
-  const std::vector<std::int64_t> counts = optimizer.counts();
-  if (optimizer.prepared()) {
-    writer.add("optimizer.counts", Shape{static_cast<Index>(counts.size())}, std::span(counts));
-    optimizer.visit_memories(model, [&](const Path& parameter, const char* memory, const auto& values) {
-      writer.add(std::string("optimizer.") + memory + "." + parameter.str(), values.shape(),
+  Json json = Json::object();
+  json.set("step", progress.step);
+  std::array<std::vector<std::int64_t>, sizeof...(Memories)> counts;  // lives until the file is written
+  detail::for_each_role(memories, [&](std::size_t i, const std::string& role, const auto& memory) {
+    if constexpr (requires { memory.swapped(); }) {
+      if (memory.swapped()) fail<UsageError>("save_checkpoint: the model holds its averages; swap them back first");
+    }
+    json.set(role, std::string(memory.name()));
+    json.set(role + "_steps", memory.steps());
+    if (!memory.prepared()) return;
+    counts[i] = memory.counts();
+    writer.add(role + ".counts", Shape{static_cast<Index>(counts[i].size())}, std::span<const std::int64_t>(counts[i]));
+    memory.visit_memories(model, [&](const Path& parameter, const char* name, const auto& values) {
+      writer.add(role + "." + name + "." + parameter.str(), values.shape(),
                  std::span(values.data(), static_cast<std::size_t>(values.size())));
     });
-  }
+  });
   std::map<std::string, std::array<std::uint64_t, 3>> randoms;  // lives until the file is written
   for (const auto& [name, random] : progress.randoms) {
     const auto& state = randoms[name] = random.state();
     writer.add("random." + name, Shape{3}, std::span<const std::uint64_t>(state));
   }
-  Json json = Json::object();
-  json.set("step", progress.step);
-  json.set("optimizer", std::string(Optimizer<Rule>::name()));
-  json.set("optimizer_steps", optimizer.steps());
   Json numbers = Json::object();
   for (const auto& [key, number] : progress.numbers) numbers.set(key, number);
   json.set("numbers", std::move(numbers));
   json.set("data", progress.data);
   writer.write(path, json.dump({.non_finite = true}));
 }
-
-/// Restores model and optimiser bit for bit and returns the progress. What fits neither, is damaged or is no checkpoint
-/// is a FileError; model and optimiser are then untouched. The optimiser keeps its own configuration.
 template <Visitable Model, class Rule>
-TrainingProgress load_checkpoint(const std::filesystem::path& path, Model& model, Optimizer<Rule>& optimizer) {
+void save_checkpoint(const std::filesystem::path& path, const Model& model, const Optimizer<Rule>& optimizer,
+                     const TrainingProgress& progress) {
+  save_checkpoint(path, model, std::tie(optimizer), progress);
+}
+
+/// Restores model and memories bit for bit and returns the progress. What fits neither, is damaged or is no checkpoint
+/// is a FileError; everything is then untouched. The memories keep their own configurations. They have to be of the kinds
+/// that were saved, in the same order.
+template <Visitable Model, class... Memories>
+TrainingProgress load_checkpoint(const std::filesystem::path& path, Model& model,
+                                 const std::tuple<Memories&...>& memories) {
   const detail::CheckpointReader file(path);
   const TensorSource& source = file.source();
   TrainingProgress progress = file.training_progress();
-  const std::string& rule = file.progress().at("optimizer").as_string();
-  if (rule != Optimizer<Rule>::name()) {
-    fail<FileError>(source.file_name() + ": a checkpoint of the optimiser " + detail::in_quotes(rule) + ", expected " +
-                    detail::in_quotes(Optimizer<Rule>::name()));
-  }
-
-  Optimizer<Rule> restored = optimizer;
-  restored.reset();
-  restored.set_steps(file.progress().at("optimizer_steps").as_int());
-  const bool stepped = source.contains("optimizer.counts");
-  if (stepped) restored.prepare(std::as_const(model));
-
+  std::tuple<Memories...> restored(memories);
   std::vector<TensorSpec> expected;
   detail::expect_tensors(expected, model, detail::in_model);
-  std::vector<std::int64_t> counts = restored.counts();
-  const auto memory_name = [](const Path& parameter, const char* memory) {
-    return std::string("optimizer.") + memory + "." + parameter.str();
-  };
-  if (stepped) {
-    expected.push_back({"optimizer.counts", {static_cast<Index>(counts.size())}, DtypeKind::integer});
-    restored.visit_memories(model, [&](const Path& parameter, const char* memory, const auto& values) {
+  const auto stored = [&](const std::string& role) { return source.contains(role + ".counts"); };
+  detail::for_each_role(restored, [&](std::size_t, const std::string& role, auto& memory) {
+    if (!file.progress().find(role)) {
+      fail<FileError>(source.file_name() + ": a checkpoint without " + role + ", expected " + detail::in_quotes(memory.name()));
+    }
+    const std::string& name = file.progress().at(role).as_string();
+    if (name != memory.name()) {
+      fail<FileError>(source.file_name() + ": a checkpoint whose " + role + " is " + detail::in_quotes(name) +
+                      ", expected " + detail::in_quotes(memory.name()));
+    }
+    memory.reset();
+    memory.set_steps(file.progress().at(role + "_steps").as_int());
+    if (!stored(role)) return;
+    memory.prepare(std::as_const(model));
+    expected.push_back({role + ".counts", {static_cast<Index>(memory.counts().size())}, DtypeKind::integer});
+    memory.visit_memories(model, [&](const Path& parameter, const char* kind, const auto& values) {
       const Shape shape = values.shape();
-      expected.push_back({memory_name(parameter, memory), {shape.begin(), shape.end()}, DtypeKind::floating});
+      expected.push_back({role + "." + kind + "." + parameter.str(), {shape.begin(), shape.end()}, DtypeKind::floating});
     });
-  }
+  });
   LoadReport(std::move(expected), tensor_specs(source), [](const std::string& name) {
     return name.starts_with("random.");
   }).require_match(source.file_name());
@@ -235,16 +262,24 @@ TrainingProgress load_checkpoint(const std::filesystem::path& path, Model& model
   });
   detail::StagedTensors staged;
   staged.read(source, model, detail::in_model);
-  if (stepped) {
-    source.read("optimizer.counts", std::span(counts));
-    restored.set_counts(counts);
-    restored.visit_memories(model, [&](const Path& parameter, const char* memory, auto values) {
-      source.read(memory_name(parameter, memory), std::span(values.data(), static_cast<std::size_t>(values.size())));
+  detail::for_each_role(restored, [&](std::size_t, const std::string& role, auto& memory) {
+    if (!stored(role)) return;
+    std::vector<std::int64_t> counts = memory.counts();
+    source.read(role + ".counts", std::span(counts));
+    memory.set_counts(counts);
+    memory.visit_memories(model, [&](const Path& parameter, const char* kind, auto values) {
+      source.read(role + "." + kind + "." + parameter.str(),
+                  std::span(values.data(), static_cast<std::size_t>(values.size())));
     });
-  }
+  });
   staged.write(model);
-  optimizer = std::move(restored);
+  std::tuple<Memories&...> targets = memories;
+  targets = std::move(restored);
   return progress;
+}
+template <Visitable Model, class Rule>
+TrainingProgress load_checkpoint(const std::filesystem::path& path, Model& model, Optimizer<Rule>& optimizer) {
+  return load_checkpoint(path, model, std::tie(optimizer));
 }
 
 /// Only the weights, converted to the model's type, and the progress: to use what was trained.
@@ -255,6 +290,18 @@ TrainingProgress load_checkpoint(const std::filesystem::path& path, Model& model
   load_model(
       file.source(), model,
       {.ignore = [](const std::string& name) { return !name.starts_with("model."); }, .rename = detail::in_model});
+  return progress;
+}
+
+/// The averages of an Ema as the weights of the model, and the progress: to use what was trained and averaged. Every
+/// weight has to have been averaged.
+template <Visitable Model>
+TrainingProgress load_averages(const std::filesystem::path& path, Model& model) {
+  const detail::CheckpointReader file(path);
+  TrainingProgress progress = file.training_progress();
+  load_model(file.source(), model,
+             {.ignore = [](const std::string& name) { return !name.starts_with("ema.average."); },
+              .rename = [](const std::string& name) { return "ema.average." + name; }});
   return progress;
 }
 

@@ -127,6 +127,25 @@ void save_model(const std::filesystem::path& path, const M& model, const Metadat
   writer.write(path);
 }
 
+/// The same with all floating values as F16, BF16, F32 or F64, each rounded once to nearest even; other tensors stay as
+/// they are. What is read back is converted to the model's type. Holds the converted values until the file is written.
+///
+///     save_model("model.safetensors", model, Dtype::bf16);
+template <Visitable M>
+void save_model(const std::filesystem::path& path, const M& model, Dtype dtype, const Metadata& metadata = {}) {
+  SafetensorsWriter writer;
+  for (const auto& [key, value] : metadata) writer.set_metadata(key, value);
+  detail::for_each_tensor(model, [&](const std::string& name, const auto& leaf) {
+    using T = detail::LeafValue<decltype(leaf)>;
+    if constexpr (std::is_floating_point_v<T>) {
+      writer.add_as<T>(name, dtype, leaf.shape(), detail::leaf_values(leaf));
+    } else {
+      writer.add<T>(name, leaf.shape(), detail::leaf_values(leaf));
+    }
+  });
+  writer.write(path);
+}
+
 struct LoadOptions {
   /// Names in the file that may be there though the model does not use them.
   std::function<bool(const std::string&)> ignore{};
