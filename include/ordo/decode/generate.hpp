@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "ordo/core/tensor.hpp"
+#include "ordo/decode/log_probability.hpp"
 #include "ordo/decode/sample.hpp"
 
 namespace ordo {
@@ -55,7 +57,8 @@ auto prefill(const Model& model, const DynTensor<std::int32_t, 2>& tokens, State
 
 /// Continues `prompt` on a stream of one row: reads it at once, then draws tokens with `sampler`, hands each to
 /// `callback(token)`, which says whether to go on, and steps the model with it. A token costs one step and, after the
-/// first, no allocation.
+/// first, no allocation. A callback that takes (token, log_probability) is also told the token's log probability by the
+/// model, before penalties, temperature and cuts.
 ///
 ///     auto state = model.initial_state(1);
 ///     Sampler sampler({.temperature = 0.8, .top_k = 50});
@@ -69,8 +72,7 @@ GenerateResult generate(const Model& model, State& state, std::span<const std::i
                         const GenerateConfig& config, Sampler& sampler, Callback&& callback) {
   if (prompt.empty()) fail<UsageError>("generate: the prompt is empty; give at least one token to start from");
   if (config.max_new_tokens < 0 || config.prefill_chunk < 1) {
-    fail<ConfigError>("generate: max_new_tokens must be at least 0 and prefill_chunk at least 1, given " +
-                      std::to_string(config.max_new_tokens) + " and " + std::to_string(config.prefill_chunk));
+    fail<ConfigError>({"generate: max_new_tokens must be at least 0 and prefill_chunk at least 1, given ", config.max_new_tokens, " and ", config.prefill_chunk});
   }
   const auto chunk = [&](Index begin) {
     const Index length = std::min(config.prefill_chunk, static_cast<Index>(prompt.size()) - begin);
@@ -82,12 +84,32 @@ GenerateResult generate(const Model& model, State& state, std::span<const std::i
   for (Index at = config.prefill_chunk; at < static_cast<Index>(prompt.size()); at += config.prefill_chunk) {
     logits = prefill(model, chunk(at), state);
   }
+  const bool remembers = sampler.uses_history();
+  std::vector<std::int32_t> history;
+  if (remembers) {
+    history.reserve(prompt.size() + static_cast<std::size_t>(config.max_new_tokens));
+    history.assign(prompt.begin(), prompt.end());
+  }
+  const auto go_on = [&](std::int32_t chosen) {
+    if constexpr (std::is_invocable_v<Callback&, std::int32_t, double>) {
+      using T = typename decltype(logits)::value_type;
+      return callback(chosen, log_probability(std::span<const T>(logits.data(), static_cast<std::size_t>(logits.size())), chosen));
+    } else {
+      return callback(chosen);
+    }
+  };
   GenerateResult result;
   DynTensor<std::int32_t, 1> token(1);
   while (result.new_tokens < config.max_new_tokens) {
-    token(0) = sampler(logits);
+    DecodeContext context{.end_tokens = config.end_tokens};
+    if (remembers) {
+      context.history = history;
+      context.prompt_length = static_cast<Index>(prompt.size());
+    }
+    token(0) = sampler(logits, context);
+    if (remembers) history.push_back(token(0));
     ++result.new_tokens;
-    if (!callback(token(0))) {
+    if (!go_on(token(0))) {
       result.reason = StopReason::callback;
       return result;
     }

@@ -2,84 +2,9 @@
 /// \file
 /// AdamW.
 
-#include <array>
-#include <cmath>
-
-#include "ordo/simd/simd.hpp"
-#include "ordo/train/optimizer.hpp"
+#include "ordo/train/adam.hpp"
 
 namespace ordo {
-
-/// The update of AdamW on plain arrays; see AdamW.
-struct AdamWRule {
-  struct Config {
-    double learning_rate = 1e-3;
-    double beta1 = 0.9, beta2 = 0.999;
-    double eps = 1e-8;
-    double weight_decay = 0.01;
-    bool amsgrad = false;
-    template <class Self, class F>
-    static void visit(Self& c, F&& f) {
-      f("learning_rate", c.learning_rate);
-      f("beta1", c.beta1);
-      f("beta2", c.beta2);
-      f("eps", c.eps);
-      f("weight_decay", c.weight_decay);
-      f("amsgrad", c.amsgrad);
-    }
-  };
-  static constexpr const char* name = "adamw";
-  static constexpr std::array memories{"m", "v", "s"};
-  static constexpr std::size_t memory_count(const Config& c) noexcept { return c.amsgrad ? 3 : 2; }
-
-  static void check(const Config& c) {
-    const auto require = [](bool fine, const char* key, double value, const char* range) {
-      if (!fine)
-        fail<ConfigError>(std::string("adamw: ") + key + " must be " + range + ", given " + std::to_string(value));
-    };
-    require(c.learning_rate >= 0 && std::isfinite(c.learning_rate), "learning_rate", c.learning_rate, "at least 0");
-    require(c.beta1 >= 0 && c.beta1 < 1, "beta1", c.beta1, "in [0, 1)");
-    require(c.beta2 >= 0 && c.beta2 < 1, "beta2", c.beta2, "in [0, 1)");
-    require(c.eps >= 0 && std::isfinite(c.eps), "eps", c.eps, "at least 0");
-    require(c.weight_decay >= 0 && std::isfinite(c.weight_decay), "weight_decay", c.weight_decay, "at least 0");
-  }
-
-  template <class T, class Arch = simd::DefaultArch>
-  static void update(const Config& c, const UpdateStep& step, T* p, const T* g, const std::array<T*, 3>& memory,
-                     Index n) {
-    using V = simd::Vec<T, Arch>;
-    const double t = static_cast<double>(step.t);
-    const V b1(static_cast<T>(c.beta1)), b2(static_cast<T>(c.beta2));
-    const V new1(static_cast<T>(1 - c.beta1)), new2(static_cast<T>(1 - c.beta2)), eps(static_cast<T>(c.eps));
-    const V keep(static_cast<T>(1 - step.learning_rate * step.weight_decay));
-    const V rate(static_cast<T>(step.learning_rate / (1 - std::pow(c.beta1, t))));
-    const V root(static_cast<T>(1 / std::sqrt(1 - std::pow(c.beta2, t))));
-    const auto at = [&](Index i, auto load, auto store) {
-      const V grad = load(g + i);
-      const V m = simd::fma(b1, load(memory[0] + i), new1 * grad);
-      const V v = simd::fma(b2, load(memory[1] + i), new2 * (grad * grad));
-      store(memory[0] + i, m);
-      store(memory[1] + i, v);
-      V x = v;
-      if (c.amsgrad) {
-        x = simd::max(load(memory[2] + i), v);
-        store(memory[2] + i, x);
-      }
-      const V direction = m / simd::fma(simd::sqrt(x), root, eps);
-      store(p + i, simd::fnma(rate, direction, load(p + i) * keep));
-    };
-    constexpr Index width = simd::lanes<T, Arch>;
-    Index i = 0;
-    for (; i + width <= n; i += width)
-      at(
-          i, [](const T* a) { return simd::load<Arch>(a); }, [](T* a, const V& v) { simd::store(a, v); });
-    if (const Index rest = n - i; rest > 0) {
-      at(
-          i, [rest](const T* a) { return simd::load_partial<Arch>(a, rest); },
-          [rest](T* a, const V& v) { simd::store_partial(a, v, rest); });
-    }
-  }
-};
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), t = 1, 2, ...:
 ///
@@ -92,8 +17,8 @@ struct AdamWRule {
 ///     optimizer.step(model, gradients, schedule(t));
 ///
 ///     AdamW custom({}, [](const ParameterInfo& p) {                   // groups of one's own
-///       return ParameterGroup{.weight_decay = decays(p) ? 0.1 : 0, .learning_rate_factor =
-///       p.path.starts_with("lm_head") ? 0.5 : 1};
+///       return ParameterGroup{.weight_decay = decays(p) ? 0.1 : 0,
+///                             .learning_rate_factor = p.path.starts_with("lm_head") ? 0.5 : 1};
 ///     });
 using AdamW = Optimizer<AdamWRule>;
 

@@ -23,8 +23,7 @@ struct TokenBatch {
   TokenBatch rows(Index begin, Index end) const {
     const Index batch = tokens.extent(0), length = tokens.extent(1);
     if (begin < 0 || end < begin || end > batch) {
-      fail<ShapeError>("batch: rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
-                       std::to_string(batch));
+      fail<ShapeError>({"batch: rows ", begin, " to ", end, " of ", batch});
     }
     TokenBatch part{DynTensor<std::int32_t, 2>(end - begin, length), DynTensor<std::int32_t, 2>(end - begin, length)};
     std::copy_n(tokens.data() + begin * length, (end - begin) * length, part.tokens.data());
@@ -61,13 +60,10 @@ class TextBatches {
   TextBatches(std::span<const Token> text, const Config& config, Random random)
       : text_(text), config_(config), random_(random) {
     if (config.batch_size < 1 || config.length < 1) {
-      fail<ConfigError>("batches: batch_size and length must be at least 1, given " +
-                        std::to_string(config.batch_size) + " and " + std::to_string(config.length));
+      fail<ConfigError>({"batches: batch_size and length must be at least 1, given ", config.batch_size, " and ", config.length});
     }
     if (static_cast<Index>(text.size()) <= config.length) {
-      fail<ConfigError>("batches: a text of " + std::to_string(text.size()) + " tokens; windows of " +
-                        std::to_string(config.length) + " and their targets need at least " +
-                        std::to_string(config.length + 1));
+      fail<ConfigError>({"batches: a text of ", text.size(), " tokens; windows of ", config.length, " and their targets need at least ", config.length + 1});
     }
   }
 

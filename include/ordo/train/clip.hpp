@@ -64,7 +64,7 @@ double norm_part(const T* g, Index n, double norm_type) noexcept {
 /// largest |g|. Adds in double, in visiting order, in pieces of fixed size.
 template <Visitable Model>
 double grad_norm(const Model& model, const Gradients& gradients, double norm_type = 2) {
-  if (!(norm_type > 0)) fail<ConfigError>("grad_norm: norm_type must be positive, given " + std::to_string(norm_type));
+  if (!(norm_type > 0)) fail<ConfigError>({"grad_norm: norm_type must be positive, given ", norm_type});
   constexpr Index piece = 32768;
   double total = 0;
   std::vector<double, PoolAllocator<double>> parts;
@@ -95,7 +95,7 @@ double grad_norm(const Model& model, const Gradients& gradients, double norm_typ
 template <Visitable Model>
 double clip_grad_norm(const Model& model, Gradients& gradients, double max_norm, double norm_type = 2) {
   if (!(max_norm >= 0))
-    fail<ConfigError>("clip_grad_norm: max_norm must not be negative, given " + std::to_string(max_norm));
+    fail<ConfigError>({"clip_grad_norm: max_norm must not be negative, given ", max_norm});
   const double norm = grad_norm(model, gradients, norm_type);
   const double factor = max_norm / (norm + 1e-6);
   if (!std::isfinite(norm) || factor >= 1) return norm;
@@ -110,6 +110,24 @@ double clip_grad_norm(const Model& model, Gradients& gradients, double max_norm,
     }
   });
   return norm;
+}
+
+/// Cuts every gradient to [-max_value, max_value]. Agrees with torch's clip_grad_value_; a NaN stays one.
+template <Visitable Model>
+void clip_grad_value(const Model& model, Gradients& gradients, double max_value) {
+  if (!(max_value >= 0))
+    fail<ConfigError>("clip_grad_value: max_value must not be negative, given " + std::to_string(max_value));
+  for_each_leaf(model, [&](const Path&, const auto& p) {
+    if constexpr (is_parameter<std::remove_cvref_t<decltype(p)>>) {
+      using T = typename std::remove_cvref_t<decltype(p)>::value_type;
+      AnyTensor<T> g = gradients.mutate(p);
+      T* values = g.data();
+      const T most = static_cast<T>(max_value);
+      parallel_for(g.size(), 32768, [&](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) values[i] = values[i] > most ? most : values[i] < -most ? -most : values[i];
+      });
+    }
+  });
 }
 
 }  // namespace ordo

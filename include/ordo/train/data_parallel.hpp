@@ -60,7 +60,7 @@ class DataParallel {
 
  private:
   static std::size_t checked(Index shards) {
-    if (shards < 1) fail<ConfigError>("data_parallel: at least 1 shard, given " + std::to_string(shards));
+    if (shards < 1) fail<ConfigError>({"data_parallel: at least 1 shard, given ", shards});
     return static_cast<std::size_t>(shards);
   }
   template <class F>

@@ -25,7 +25,7 @@ struct CosineSchedule {
 
   double operator()(Index step) const {
     if (step < 0 || total_steps < 1) {
-      fail<ConfigError>("cosine schedule: step " + std::to_string(step) + " of " + std::to_string(total_steps));
+      fail<ConfigError>({"cosine schedule: step ", step, " of ", total_steps});
     }
     const double t = static_cast<double>(std::min(step, total_steps));
     const double warmup =
@@ -49,7 +49,7 @@ struct ConstantSchedule {
   Index warmup_steps = 0;
 
   double operator()(Index step) const {
-    if (step < 0) fail<ConfigError>("constant schedule: step " + std::to_string(step));
+    if (step < 0) fail<ConfigError>({"constant schedule: step ", step});
     const double warmup =
         step + 1 < warmup_steps ? static_cast<double>(step + 1) / static_cast<double>(warmup_steps) : 1;
     return learning_rate * warmup;
