@@ -1,56 +1,26 @@
 #pragma once
 // Checkpoint folders as Hugging Face writes them.
 
-#include "ordo/nn/ssm/mamba.hpp"
-#include "ordo/io/model.hpp"
+#include "ordo/io/pretrained.hpp"
+#include "ordo/models/gpt2.hpp"
+#include "ordo/models/llama.hpp"
+#include "ordo/models/mamba.hpp"
 #include "ordo/ops/loss.hpp"
-#include "ordo/stack/causal_lm.hpp"
+#include "kernels.hpp"
 #include "report.hpp"
 
 namespace conformance {
 
-// A key that is absent or null has its default; "auto" counts as that for whole numbers.
-inline Index whole_or(const JsonRef& config, std::string_view key, Index fallback) {
-  const auto value = config.find(key);
-  if (value && (*value)->is_string() && value->as_string() == "auto") return fallback;
-  return config.get_or(key, fallback);
-}
-
-template <class T>
-class MambaCheckpoint {
-  using Model = CausalLm<Mamba<T>>;
+// Model: one of the models under config.json.
+template <class Model>
+class CheckpointRun {
+  using T = typename Model::value_type;
   using Ids = DynTensor<std::int64_t, 2>;
+  // What a mask hides is as if it were absent (recurrent layers), or keeps its place and is not seen as a key (attention).
+  static constexpr bool drops_hidden = !requires(const Model& m) { m.backbone().stack().layers()[0].mixer().config().num_heads; };
 
  public:
-  MambaCheckpoint(const std::filesystem::path& folder, const Json& json, const Case& c, Report& report) : case_(c), report_(report) {
-    const JsonRef config = json.named("config.json");
-    const std::string head = config.at("architectures").at(std::size_t{0}).as_string();
-    if (head != "MambaForCausalLM" && head != "MambaModel") fail<ConfigError>("config.json: unknown architecture \"" + head + "\"");
-    has_head_ = head == "MambaForCausalLM";
-    const std::string act = config.get_or("hidden_act", std::string("silu"));
-    if (act != "silu" && act != "swish") fail<ConfigError>("config.json: hidden_act: unknown value \"" + act + "\"");
-
-    const TensorSource source = load_sharded(folder);
-    typename Model::Config m;
-    auto& mixer = m.mixers[0];
-    m.vocab_size = config.get_or("vocab_size", Index{50280});
-    m.model_dim = config.get_or("hidden_size", Index{768});
-    m.num_layers = config.get_or("num_hidden_layers", Index{32});
-    m.norm_eps = config.get_or("layer_norm_epsilon", 1e-5);
-    const bool tied = config.get_or("tie_word_embeddings", true), head_in_file = source.contains("lm_head.weight");
-    if (has_head_ && !tied && !head_in_file) fail<FileError>(source.file_name() + ": lm_head.weight is missing, and the embedding is not tied");
-    m.tie_embeddings = !head_in_file;
-    mixer.inner_dim = config.get_or("expand", Index{2}) * m.model_dim;
-    mixer.state_dim = config.get_or("state_size", Index{16});
-    mixer.conv_width = config.get_or("conv_kernel", Index{4});
-    mixer.dt_rank = whole_or(config, "time_step_rank", 0);
-    mixer.conv_bias = config.get_or("use_conv_bias", true);
-    mixer.proj_bias = config.get_or("use_bias", false);
-    Random random(1);
-    model_ = Model(m, random);
-    prefix_ = source.contains("backbone.embeddings.weight") ? "backbone." : "";
-    load_model(source, model_, {.rename = [this](const std::string& name) { return name_in_file(name); }});
-
+  CheckpointRun(const std::filesystem::path& folder, const Case& c, Report& report) : case_(c), report_(report), loaded_(load_pretrained<Model>(folder)) {
     c.require_inputs({"input_ids", "attention_mask", "labels", "prompt_ids"});
     ids_ = c.tensor<std::int64_t, 2>("input.input_ids");
     if (c.has("input.attention_mask")) {
@@ -64,10 +34,10 @@ class MambaCheckpoint {
       backward();
       return;
     }
-    const std::string output = has_head_ ? "output.logits" : "output.last_hidden_state";
+    const std::string output = loaded_.has_head ? "output.logits" : "output.last_hidden_state";
     AnyTensor<T> y;
     for (const Group& group : groups()) {
-      auto state = model_.initial_state(group.ids.extent(0));
+      auto state = model().initial_state(group.ids.extent(0));
       Index at = 0;  // among the real tokens of the group
       Index place = 0;
       for (const Index length : pieces(mode, ids_.extent(1))) {
@@ -76,7 +46,8 @@ class MambaCheckpoint {
         place += length;
         if (count == 0) continue;
         const Ids piece = columns(group.ids, at, count);
-        put(y, group, at, mode == RunMode::whole ? head(model_.hidden(piece)) : mode == RunMode::step ? stepped(piece, state) : head(model_.hidden(piece, state)));
+        const Inputs<Mode::plain, T> inputs = inputs_of<Mode::plain>(at + count);
+        put(y, group, at, mode == RunMode::whole ? head(model().hidden(piece, inputs)) : mode == RunMode::step ? stepped(piece, state, inputs) : head(model().hidden(piece, state, inputs)));
         at += count;
       }
     }
@@ -97,7 +68,7 @@ class MambaCheckpoint {
   std::vector<Group> groups() const {
     std::vector<Group> all;
     const Index batch = ids_.extent(0), length = ids_.extent(1);
-    if (!mask_.present()) {
+    if (!mask_.present() || !drops_hidden) {
       Group g{0, ids_, {}};
       for (Index t = 0; t < length; ++t) g.places.push_back(t);
       all.push_back(std::move(g));
@@ -114,9 +85,17 @@ class MambaCheckpoint {
     }
     return all;
   }
-  std::string name_in_file(const std::string& name) const {
-    constexpr std::string_view ours = "backbone.";
-    return name.starts_with(ours) ? prefix_ + name.substr(ours.size()) : name;
+  const Model& model() const { return loaded_.model; }
+  // The first `count` tokens as keys.
+  template <Mode M>
+  Inputs<M, T> inputs_of(Index count) const {
+    Inputs<M, T> inputs;
+    if (drops_hidden || !mask_.present()) return inputs;
+    const Index batch = ids_.extent(0), length = ids_.extent(1);
+    AnyTensor<std::uint8_t> keys(Shape{batch, count});
+    for (Index b = 0; b < batch; ++b) std::copy_n(mask_.data() + b * length, count, keys.data() + b * count);
+    inputs.visibility.key_padding = keys;
+    return inputs;
   }
 
   static Ids columns(const Ids& ids, Index at, Index count) {
@@ -128,14 +107,14 @@ class MambaCheckpoint {
   }
   template <class H>
   auto head(const H& hidden) const {
-    return has_head_ ? model_.head(hidden) : hidden;
+    return loaded_.has_head ? model().head(hidden) : hidden;
   }
   template <class S>
-  DynTensor<T, 3> stepped(const Ids& piece, S& state) const {
-    if (!has_head_) return model_.hidden(piece, state);  // step() gives logits; without a head a step is a piece of one token
+  DynTensor<T, 3> stepped(const Ids& piece, S& state, const Inputs<Mode::plain, T>& inputs = {}) const {
+    if (!loaded_.has_head) return model().hidden(piece, state, inputs);  // step() gives logits; without a head a step is a piece of one token
     DynTensor<std::int64_t, 1> token(piece.extent(0));
     std::copy_n(piece.data(), piece.size(), token.data());
-    const auto y = model_.step(token, state);
+    const auto y = model().step(token, state, inputs);
     return reshape(y, y.extent(0), Index{1}, y.extent(1));
   }
   void put(AnyTensor<T>& y, const Group& group, Index at, const DynTensor<T, 3>& part) const {
@@ -149,7 +128,7 @@ class MambaCheckpoint {
     }
   }
   // Padded outputs count as zero on both sides.
-  void compare_masked(const std::string& name, const AnyTensor<T>& y) {
+  void compare_masked(const std::string& name, AnyTensor<T> y) {
     if (!mask_.present() || !case_.has(name)) {
       report_.compare(name, y);
       return;
@@ -161,7 +140,9 @@ class MambaCheckpoint {
     }
     const Index width = expected.shape().back();
     for (Index i = 0; i < mask_.size(); ++i) {
-      if (mask_.data()[i] == 0) std::fill_n(expected.data() + i * width, width, 0.0);
+      if (mask_.data()[i] != 0) continue;
+      std::fill_n(expected.data() + i * width, width, 0.0);
+      std::fill_n(y.data() + i * width, width, T{0});
     }
     report_.add(name, relative_error(expected.data(), y.data(), y.size()), case_.tolerance<T>(false));
   }
@@ -169,9 +150,9 @@ class MambaCheckpoint {
   void greedy(RunMode mode) {
     const auto expected = case_.tensor<std::int64_t, 2>("output.greedy_ids");
     Ids text = case_.tensor<std::int64_t, 2>("input.prompt_ids");
-    if (text.extent(0) != 1 || expected.extent(0) != 1 || !has_head_) fail<FileError>("output.greedy_ids: expected one row of a model with a head");
-    auto state = model_.initial_state(1);
-    DynTensor<T, 3> y = model_(text, state);
+    if (text.extent(0) != 1 || expected.extent(0) != 1 || !loaded_.has_head) fail<FileError>("output.greedy_ids: expected one row of a model with a head");
+    auto state = model().initial_state(1);
+    DynTensor<T, 3> y = model()(text, state);
     Index wrong = 0;
     for (Index i = 0; i < expected.size(); ++i) {
       const Index vocab = y.extent(2);
@@ -183,18 +164,18 @@ class MambaCheckpoint {
         std::copy_n(text.data(), text.size(), longer.data());
         longer.data()[text.size()] = chosen;
         text = std::move(longer);
-        y = model_(text);
+        y = model()(text);
       } else {
         Ids next(Index{1}, Index{1});
         next.data()[0] = chosen;
-        y = mode == RunMode::step ? stepped(next, state) : model_(next, state);
+        y = mode == RunMode::step ? stepped(next, state) : model()(next, state);
       }
     }
     report_.add("output.greedy_ids", static_cast<double>(wrong), 0.5);
   }
 
   void backward() {
-    if (!has_head_) fail<UsageError>("the loss needs a model with a head");
+    if (!loaded_.has_head) fail<UsageError>("the loss needs a model with a head");
     const auto labels = case_.tensor<std::int64_t, 2>("input.labels");
     const Index length = ids_.extent(1);
     const auto label = [&](Index row, Index place) { return place + 1 < length ? labels(row, place + 1) : std::int64_t{-100}; };
@@ -212,7 +193,7 @@ class MambaCheckpoint {
         for (Index i = 0; i < targets.extent(1); ++i) targets(b, i) = label(group.row + b, group.places[static_cast<std::size_t>(i)]);
       }
       Tape tape;
-      const auto sum = cross_entropy(model_(track(tape, group.ids)), targets, {.reduction = Reduction::sum});
+      const auto sum = cross_entropy(model()(track(tape, group.ids), inputs_of<Mode::recorded>(length)), targets, {.reduction = Reduction::sum});
       loss += static_cast<double>(sum.item());
       gradients.add(tape.backward(sum, AnyTensor<T>(Shape{}, *upstream.data() / static_cast<T>(counted))));
     }
@@ -221,27 +202,30 @@ class MambaCheckpoint {
       const double mean = loss / static_cast<double>(counted);
       report_.add("output.loss", relative_error(expected.data(), &mean, 1), case_.tolerance<T>(false));
     }
-    for_each_leaf(model_, [&](const Path& path, const auto& p) { report_.compare("grad_param." + name_in_file(path.str()), gradients.of(p)); });
+    for (const auto& [name, gradient] : in_file_layout<T>(model(), loaded_.names, [&](const auto& p) { return gradients.of(p); })) {
+      report_.compare("grad_param." + name, gradient);
+    }
   }
 
   const Case& case_;
   Report& report_;
-  Model model_;
-  bool has_head_ = true;
-  std::string prefix_;
+  Pretrained<Model> loaded_;
   Ids ids_;
   AnyTensor<std::uint8_t> mask_;
 };
 
-template <class T>
-void run_mamba(const std::filesystem::path& folder, const Json& config, const Case& c, RunMode mode, Report& report) {
-  MambaCheckpoint<T>(folder, config, c, report).run(mode);
+template <class Model>
+void run_checkpoint(const std::filesystem::path& folder, const Json&, const Case& c, RunMode mode, Report& report) {
+  CheckpointRun<Model>(folder, c, report).run(mode);
 }
 
 // How to run a checkpoint of some model_type; null if it is unknown.
 template <class T>
 CheckpointFunction find_checkpoint_of(std::string_view model_type) {
-  return model_type == "mamba" ? run_mamba<T> : nullptr;
+  if (model_type == "gpt2") return run_checkpoint<Gpt2<T>>;
+  if (model_type == "llama") return run_checkpoint<Llama<T>>;
+  if (model_type == "mamba") return run_checkpoint<MambaHub<T>>;
+  return nullptr;
 }
 
 }  // namespace conformance

@@ -55,6 +55,8 @@ std::string label_of(const fs::path& path) {
 std::optional<Runner> find_layer(std::string_view name) {
   if (const auto run = find_core_layer(name, float())) return Runner{run, find_core_layer(name, double())};
   if (const auto run = find_ssm_layer(name, float())) return Runner{run, find_ssm_layer(name, double())};
+  if (const auto run = find_softmax_layer(name, float())) return Runner{run, find_softmax_layer(name, double())};
+  if (const auto run = find_recurrent_layer(name, float())) return Runner{run, find_recurrent_layer(name, double())};
   if (const auto run = find_stack_layer(name, float())) return Runner{run, find_stack_layer(name, double())};
   return std::nullopt;
 }
@@ -89,7 +91,7 @@ class Session {
   void run_file(const std::string& label, const fs::path& path) {
     const Case c(path);
     std::optional<Runner> runner;
-    for (const auto find : {find_op, find_loss_or_optimizer, find_layer}) {
+    for (const auto find : {find_op, find_core_op, find_position_op, find_softmax_op, find_recurrent_cell, find_stack_model, find_loss, find_optimizer, find_decoding, find_layer}) {
       if (!runner) runner = find(c.name());
     }
     if (!runner) fail<UsageError>("unknown name \"" + c.name() + "\"");

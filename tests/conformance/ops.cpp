@@ -1,68 +1,12 @@
-// Ops: activations, softmaxes, the selective scan.
+// Scans.
 
-#include "ordo/ops/activation.hpp"
+#include "ordo/ops/diagonal_scan.hpp"
 #include "ordo/ops/selective_scan.hpp"
 #include "ordo/ops/shape.hpp"
-#include "ordo/ops/softmax.hpp"
-#include "report.hpp"
+#include "op_run.hpp"
 
 namespace conformance {
 namespace {
-
-// An op of one tensor, input.x -> output.y.
-template <class T, class F>
-void run_unary(const Case& c, RunMode mode, Report& report, F f) {
-  c.require_inputs({"x"});
-  if (mode != RunMode::whole && mode != RunMode::backward) fail<UsageError>("this op is not cut along the sequence");
-  with_rank(c.shape("input.x").rank(), [&]<std::size_t R>() {
-    const auto x = c.tensor<T, R>("input.x");
-    if (mode == RunMode::whole) {
-      report.compare("output.y", borrow(f(x)).copy());
-      return;
-    }
-    Tape tape;
-    const auto tracked = track(tape, x);
-    const auto y = f(tracked);
-    report.compare("output.y", y.var().value);
-    report.compare("grad_input.x", tape.backward(y, c.read<T>("grad_output.y")).of(tracked));
-  });
-}
-
-struct ActivationConfig : ActivationParameters {
-  template <class Self, class F>
-  static void visit(Self& s, F&& f) {
-    f("kind", s.kind);
-    f("negative_slope", s.negative_slope);
-    f("alpha", s.alpha);
-    f("beta", s.beta);
-  }
-};
-template <class T>
-void run_activation(const Case& c, RunMode mode, Report& report) {
-  ActivationConfig config;
-  read_config(c.config(), config);
-  run_unary<T>(c, mode, report, [&](const auto& x) { return activation(x, config); });
-}
-
-struct AxisConfig {
-  Index axis = -1;
-  template <class Self, class F>
-  static void visit(Self& s, F&& f) {
-    f("axis", s.axis);
-  }
-};
-template <class T>
-void run_softmax(const Case& c, RunMode mode, Report& report) {
-  AxisConfig config;
-  read_config(c.config(), config);
-  run_unary<T>(c, mode, report, [&](const auto& x) { return softmax(x, config.axis); });
-}
-template <class T>
-void run_log_softmax(const Case& c, RunMode mode, Report& report) {
-  AxisConfig config;
-  read_config(c.config(), config);
-  run_unary<T>(c, mode, report, [&](const auto& x) { return log_softmax(x, config.axis); });
-}
 
 struct SelectiveScanConfig {
   bool dt_softplus = false;
@@ -91,13 +35,6 @@ struct ScanArguments {
 template <class T, std::size_t R>
 Tracked<DynTensor<T, R>> as_tracked(const Var<T>& v) {
   return Tracked<DynTensor<T, R>>(v);
-}
-// The gradient of a Var of any rank.
-template <class T>
-AnyTensor<T> gradient_of(const Gradients& gradients, const Var<T>& v) {
-  AnyTensor<T> g;
-  with_rank(v.shape().rank(), [&]<std::size_t R>() { g = gradients.of(as_tracked<T, R>(v)); });
-  return g;
 }
 
 template <class T>
@@ -160,12 +97,74 @@ void run_selective_scan(const Case& c, RunMode mode, Report& report) {
   report.compare("state_out.ssm", in.state.value);
 }
 
+struct DiagonalScanConfig {
+  bool complex = false;
+  template <class Self, class F>
+  static void visit(Self& s, F&& f) {
+    f("complex", s.complex);
+  }
+};
+
+template <class T>
+void run_diagonal_scan(const Case& c, RunMode mode, Report& report) {
+  DiagonalScanConfig config;
+  read_config(c.config(), config);
+  c.require_inputs({"a", "b", "cu_seqlens"});
+  for (const std::string& name : c.names("state_in")) {
+    if (name != "hidden") fail<FileError>("unknown tensor state_in." + name);
+  }
+  Packing packing;
+  if (c.has("input.cu_seqlens")) packing = Packing(c.tensor<std::int64_t, 1>("input.cu_seqlens"));
+  const auto run = [&](const Var<T>& a, const Var<T>& b, const Var<T>& state) {
+    return config.complex ? complex_diagonal_scan(a, b, state, packing) : diagonal_scan(a, b, state, packing);
+  };
+  Tape tape;
+  const auto input = [&](const std::string& name) -> Var<T> {
+    AnyTensor<T> value = c.read_if<T>(name);
+    if (!value.present()) return {};
+    return mode == RunMode::backward ? Var<T>{std::move(value), &tape, tape.new_slot()} : Var<T>{std::move(value)};
+  };
+  const Var<T> a = input("input.a"), b = input("input.b");
+  Var<T> state = input("state_in.hidden");
+  if (!a.present() || !b.present()) fail<FileError>("missing tensor: expected input.a and input.b");
+
+  if (mode == RunMode::backward) {
+    const auto [y, last] = run(a, b, state);
+    report.compare("output.y", y.value);
+    const auto seed = [&](const Var<T>& v, const char* name) {
+      std::optional<Tape::Seed> s;
+      with_rank(v.shape().rank(), [&]<std::size_t R>() { s = Tape::Seed::of(as_tracked<T, R>(v), c.read<T>(name)); });
+      return *s;
+    };
+    std::vector<Tape::Seed> seeds;
+    if (c.has("grad_output.y")) seeds.push_back(seed(y, "grad_output.y"));
+    if (c.has("grad_state_out.hidden")) seeds.push_back(seed(last, "grad_state_out.hidden"));
+    const Gradients gradients = tape.backward(seeds);
+    report.compare("grad_input.a", gradient_of(gradients, a));
+    report.compare("grad_input.b", gradient_of(gradients, b));
+    if (state.present()) report.compare("grad_state_in.hidden", gradient_of(gradients, state));
+    return;
+  }
+  if (mode != RunMode::whole && packing.packed()) fail<UsageError>("packed cases are not cut");
+  const Shape shape = b.shape();
+  const Index width = shape.size(2, shape.rank());
+  AnyTensor<T> y(shape);
+  Index at = 0;
+  for (const Index length : pieces(mode, shape[1])) {
+    const auto [part, next] = run(slice(a, 1, at, length), slice(b, 1, at, length), state);
+    for (Index row = 0; row < shape[0]; ++row)
+      std::copy_n(part.value.data() + row * length * width, length * width, y.data() + (row * shape[1] + at) * width);
+    state = next;
+    at += length;
+  }
+  report.compare("output.y", y);
+  report.compare("state_out.hidden", state.value);
+}
+
 }  // namespace
 
 std::optional<Runner> find_op(std::string_view name) {
-  if (name == "activation") return Runner{run_activation<float>, run_activation<double>};
-  if (name == "softmax") return Runner{run_softmax<float>, run_softmax<double>};
-  if (name == "log_softmax") return Runner{run_log_softmax<float>, run_log_softmax<double>};
+  if (name == "diagonal_scan") return Runner{run_diagonal_scan<float>, run_diagonal_scan<double>};
   if (name == "selective_scan") return Runner{run_selective_scan<float>, run_selective_scan<double>};
   return std::nullopt;
 }

@@ -42,6 +42,14 @@ class Report {
     }
     add(name, relative_error(expected.data(), given.data(), expected.size()), case_.tolerance<T>(gradient));
   }
+  // Counts and ids: equal or infinitely wrong.
+  template <class X>
+  void compare_integers(const std::string& name, const X& actual) {
+    if (!case_.has(name)) return;
+    const AnyTensor<std::int64_t> expected = case_.read<std::int64_t>(name);
+    const bool equal = expected.size() == actual.size() && std::equal(actual.data(), actual.data() + actual.size(), expected.data());
+    add(name, equal ? 0 : HUGE_VAL, 1);
+  }
   // A result whose expected value the caller has made (masked, or integers).
   void add(const std::string& name, double error, double tolerance) {
     compared_.insert(name);
@@ -98,10 +106,23 @@ RunFunction find_core_layer(std::string_view name, float);
 RunFunction find_core_layer(std::string_view name, double);
 RunFunction find_ssm_layer(std::string_view name, float);
 RunFunction find_ssm_layer(std::string_view name, double);
+RunFunction find_softmax_layer(std::string_view name, float);
+RunFunction find_softmax_layer(std::string_view name, double);
+RunFunction find_recurrent_layer(std::string_view name, float);
+RunFunction find_recurrent_layer(std::string_view name, double);
 RunFunction find_stack_layer(std::string_view name, float);
 RunFunction find_stack_layer(std::string_view name, double);
 std::optional<Runner> find_op(std::string_view name);
-std::optional<Runner> find_loss_or_optimizer(std::string_view name);
+std::optional<Runner> find_core_op(std::string_view name);
+std::optional<Runner> find_position_op(std::string_view name);
+std::optional<Runner> find_softmax_op(std::string_view name);
+std::optional<Runner> find_recurrent_cell(std::string_view name);
+std::optional<Runner> find_stack_model(std::string_view name);
+std::optional<Runner> find_loss(std::string_view name);
+std::optional<Runner> find_element_loss(std::string_view name);
+std::optional<Runner> find_vector_loss(std::string_view name);
+std::optional<Runner> find_optimizer(std::string_view name);
+std::optional<Runner> find_decoding(std::string_view name);
 CheckpointFunction find_checkpoint(std::string_view model_type, float);
 CheckpointFunction find_checkpoint(std::string_view model_type, double);
 

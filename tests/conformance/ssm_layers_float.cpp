@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/ssm.hpp"
 #include "layers.hpp"
 
 namespace conformance {

@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/stack.hpp"
 #include "layers.hpp"
 
 namespace conformance {

@@ -4,6 +4,7 @@
 
 #include "ordo/core/denormals.hpp"
 #include "ordo/core/memory.hpp"
+#include "ordo/core/parallel.hpp"
 #include "support/catch.hpp"
 
 using namespace ordo;
@@ -73,4 +74,23 @@ TEST_CASE("denormals are flushed inside the scope and come back after it") {
 #endif
   volatile float after = tiny / 4;
   CHECK(after > 0);
+}
+
+TEST_CASE("memory: scratch of parallel pieces is taken for all threads at once") {
+  set_num_threads(3);
+  constexpr Index n = 5000;
+  const auto work = [] {
+    parallel_for(3, 1, [](Index, Index) {
+      const Scratch<float> first(n), second(n);
+      first[0] = second[0] = 1;
+    });
+  };
+  // Whatever threads ran, and whether they overlapped: two blocks for each of three.
+  const auto before = Pool::instance().stats().system_allocations;
+  Pool::instance().trim();
+  work();
+  CHECK(Pool::instance().stats().system_allocations == before + 6);
+  for (int i = 0; i < 50; ++i) work();
+  CHECK(Pool::instance().stats().system_allocations == before + 6);
+  set_num_threads(1);
 }

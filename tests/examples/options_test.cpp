@@ -98,10 +98,11 @@ TEST_CASE("language model options: mixer patterns") {
 
   CHECK(refusal({"--mixer=mamba,softmax", "--layers=5"}) ==
         "--layers must be a multiple of 2, the length of the --mixer pattern, not 5");
-  CHECK(refusal({"--mixer=lstm"}) == "--mixer knows mamba and softmax, not 'lstm'");
-  CHECK(refusal({"--mixer=mambo"}) == "--mixer knows mamba and softmax, not 'mambo'; did you mean mamba?");
-  CHECK(refusal({"--mixer=soft"}) == "--mixer knows mamba and softmax, not 'soft'; did you mean softmax?");
-  CHECK(refusal({"--mixer=Mamba"}) == "--mixer knows mamba and softmax, not 'Mamba'; did you mean mamba?");
+  CHECK(parse({"--mixer=lstm,gru,mamba,softmax"}).pattern == std::vector<Mixer>{Mixer::lstm, Mixer::gru, M, S});
+  CHECK(refusal({"--mixer=rwkv"}) == "--mixer knows mamba, softmax, lstm and gru, not 'rwkv'");
+  CHECK(refusal({"--mixer=mambo"}) == "--mixer knows mamba, softmax, lstm and gru, not 'mambo'; did you mean mamba?");
+  CHECK(refusal({"--mixer=soft"}) == "--mixer knows mamba, softmax, lstm and gru, not 'soft'; did you mean softmax?");
+  CHECK(refusal({"--mixer=Mamba"}) == "--mixer knows mamba, softmax, lstm and gru, not 'Mamba'; did you mean mamba?");
   for (const char* empty : {"--mixer=", "--mixer=,", "--mixer=mamba,", "--mixer=,mamba", "--mixer=mamba,,softmax"}) {
     CHECK(refusal({empty}) == "--mixer needs the name of a mixer before and after each comma");
   }

@@ -42,6 +42,36 @@ TEST_CASE("values are converted to the model's type") {
                    [](float x, double y) { return static_cast<double>(x) == y; }));
 }
 
+TEST_CASE("weights in another floating type: rounded once when saved, exact when read") {
+  const ordo_test::TemporaryFolder folder;
+  Random random(1);
+  const TinyModel<double> saved(random);
+  const auto weights = weights_of(saved);
+  const auto check = [&](Dtype dtype, auto rounded) {
+    CAPTURE(to_string(dtype));
+    save_model(folder / "m.safetensors", saved, dtype, {{"format", "pt"}});
+    const SafetensorsFile file(folder / "m.safetensors");
+    CHECK(file.metadata().at("format") == "pt");
+    for (const TensorInfo& tensor : file.tensors()) CHECK(tensor.dtype == dtype);
+    TinyModel<double> wide(random);
+    TinyModel<float> narrow(random);
+    load_model(folder / "m.safetensors", wide);
+    load_model(folder / "m.safetensors", narrow);
+    const auto a = weights_of(wide);
+    const auto b = weights_of(narrow);
+    REQUIRE(a.size() == weights.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      REQUIRE(a[i] == static_cast<double>(rounded(weights[i])));
+      REQUIRE(b[i] == static_cast<float>(a[i]));
+    }
+  };
+  check(Dtype::f16, [](double x) { return Float16(x); });
+  check(Dtype::bf16, [](double x) { return BFloat16(x); });
+  check(Dtype::f32, [](double x) { return static_cast<float>(x); });
+  check(Dtype::f64, [](double x) { return x; });
+  CHECK_THROWS_AS(save_model(folder / "m.safetensors", saved, Dtype::i32), Error);
+}
+
 TEST_CASE("everything that does not fit is one error, and the model is untouched") {
   const ordo_test::TemporaryFolder folder;
   SafetensorsWriter writer;

@@ -1,4 +1,5 @@
 // Masks of the attention engine that come with a batch, or from its user, against the naive formula in double.
+// In float: the same code runs in double, which attention_score_test.cpp and attention_tile_test.cpp cover.
 
 #include "kernels/attention_support.hpp"
 
@@ -15,7 +16,7 @@ Index offset(const Shape& s) { return s.keys - s.queries; }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("attention: a ragged batch in a cache, each row causal at its own end", "", float, double) {
+TEMPLATE_TEST_CASE("attention: a ragged batch in a cache, each row causal at its own end", "", float) {
   const Shape shapes_of_caches[] = {{3, 1, 60, 6, 2, 24, 20}, {3, 5, 60, 6, 2, 24, 20}, {3, 40, 60, 2, 1, 16, 16}};
   for (const Shape& s : shapes_of_caches) {
     CAPTURE(s.queries);
@@ -28,7 +29,7 @@ TEMPLATE_TEST_CASE("attention: a ragged batch in a cache, each row causal at its
   }
 }
 
-TEMPLATE_TEST_CASE("attention: any callable is a mask", "", float, double) {
+TEMPLATE_TEST_CASE("attention: any callable is a mask", "", float) {
   for (const Shape& s : shapes) {
     CAPTURE(s.queries, s.keys, s.heads, s.key_dim, s.value_dim);
     const auto scattered = [](Index b, Index h, Index i, Index j) {
@@ -61,7 +62,7 @@ struct Blocks {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("attention: a list of blocks is a mask", "", float, double) {
+TEMPLATE_TEST_CASE("attention: a list of blocks is a mask", "", float) {
   for (const Shape& s : shapes) {
     CAPTURE(s.queries, s.keys, s.heads, s.key_dim, s.value_dim);
     check(Problem<TestType>(s), Blocks{}, NoScore{}, Blocks{}, plain_score());

@@ -1,4 +1,5 @@
 // The attention engine in parts: keys split among tasks, partial results merged, one query at a time, several threads.
+// In float: the same code runs in double, which attention_score_test.cpp and attention_tile_test.cpp cover.
 
 #include <cstring>
 
@@ -7,7 +8,7 @@
 
 using namespace attention_test;
 
-TEMPLATE_TEST_CASE("attention: many keys are split into parts", "", float, double) {
+TEMPLATE_TEST_CASE("attention: many keys are split into parts", "", float) {
   for (const Index queries : {Index{1}, Index{2}, Index{40}}) {
     CAPTURE(queries);
     const Shape s{1, queries, 5000, 2, 1, 8, 12};
@@ -23,7 +24,7 @@ TEMPLATE_TEST_CASE("attention: many keys are split into parts", "", float, doubl
   }
 }
 
-TEMPLATE_TEST_CASE("attention: parts of the keys merge by log-sum-exp", "", float, double) {
+TEMPLATE_TEST_CASE("attention: parts of the keys merge by log-sum-exp", "", float) {
   const Shape s{2, 37, 60, 4, 2, 8, 20};
   const Problem<TestType> p(s);
   const Index cuts[] = {0, 7, 7, 48, 60};  // one part is empty
@@ -43,7 +44,7 @@ TEMPLATE_TEST_CASE("attention: parts of the keys merge by log-sum-exp", "", floa
   CHECK(distance(as_doubles(got.lse), want.lse) <= 4 * forward_tolerance<TestType>);
 }
 
-TEMPLATE_TEST_CASE("attention: one query at a time is all at once", "", float, double) {
+TEMPLATE_TEST_CASE("attention: one query at a time is all at once", "", float) {
   const Shape s{2, 30, 30, 6, 2, 24, 20};
   const Problem<TestType> p(s);
   const Forward<TestType> whole = run_forward(p, Causal{0}, NoScore{});
@@ -66,7 +67,7 @@ TEMPLATE_TEST_CASE("attention: one query at a time is all at once", "", float, d
   CHECK(worst <= 2 * forward_tolerance<TestType>);
 }
 
-TEMPLATE_TEST_CASE("attention: the same bits for any number of threads", "", float, double) {
+TEMPLATE_TEST_CASE("attention: the same bits for any number of threads", "", float) {
   const Shape all[] = {{2, 150, 150, 4, 2, 16, 16}, {1, 1, 4096, 4, 2, 16, 16}, {1, 60, 4096, 1, 1, 16, 16}};
   for (const Shape& s : all) {
     CAPTURE(s.queries, s.keys);

@@ -121,3 +121,106 @@ TEST_CASE("norms name what does not fit") {
   CHECK(error_of<ShapeError>([&] { rms_norm(DynTensor<double, 0>(), none); }) == "rms_norm: x is a scalar");
   CHECK(layer_norm(random_tensor(1, 0, 3), none, none).shape() == Shape{0, 3});
 }
+
+namespace {
+
+/// Each run of channels of each token (or of each batch row over all tokens) by itself, in long double.
+DynTensor<double, 3> naive_groups(const DynTensor<double, 3>& x, Index groups, double eps, bool centered, bool over_length) {
+  const Index batch = x.extent(0), length = x.extent(1), n = x.extent(2) / groups;
+  DynTensor<double, 3> y(x.extents());
+  const auto normalize = [&](Index b, Index first, Index last, Index g) {
+    long double mean = 0, square = 0;
+    const auto count = static_cast<long double>((last - first) * n);
+    for (Index t = first; t < last; ++t) {
+      for (Index i = g * n; i < g * n + n; ++i) mean += centered ? static_cast<long double>(x(b, t, i)) / count : 0;
+    }
+    for (Index t = first; t < last; ++t) {
+      for (Index i = g * n; i < g * n + n; ++i) square += (x(b, t, i) - mean) * (x(b, t, i) - mean) / count;
+    }
+    for (Index t = first; t < last; ++t) {
+      for (Index i = g * n; i < g * n + n; ++i) y(b, t, i) = static_cast<double>((x(b, t, i) - mean) / std::sqrt(square + eps));
+    }
+  };
+  for (Index b = 0; b < batch; ++b) {
+    for (Index g = 0; g < groups; ++g) {
+      if (over_length) {
+        normalize(b, 0, length, g);
+      } else {
+        for (Index t = 0; t < length; ++t) normalize(b, t, t + 1, g);
+      }
+    }
+  }
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE("group norm, of tokens and over the length") {
+  for (const Index groups : {1, 2, 6}) {
+    for (const Index length : {1, 5}) {
+      const auto x = random_tensor(1, 3, length, 18);
+      const auto w = random_tensor(2, 18), b = random_tensor(3, 18);
+      CAPTURE(groups, length);
+      const auto tokens = naive_groups(x, groups, 0.01, true, false), rows = naive_groups(x, groups, 0.01, true, true);
+      const auto with = [&](const auto& e) { return [&](Index i) { return e.data()[i] * w(i % 18) + b(i % 18); }; };
+      CHECK(difference(group_norm(x, none, none, groups, 0.01), [&](Index i) { return tokens.data()[i]; }) < 1e-14);
+      CHECK(difference(group_norm(x, w, b, groups, 0.01), with(tokens)) < 1e-14);
+      CHECK(difference(group_norm_over_length(x, none, none, groups, 0.01), [&](Index i) { return rows.data()[i]; }) < 1e-14);
+      CHECK(difference(group_norm_over_length(x, w, b, groups, 0.01), with(rows)) < 1e-14);
+    }
+  }
+  auto x = random_tensor(1, 2, 3, 6);
+  auto w = random_tensor(2, 6), b = random_tensor(3, 6);
+  check_gradients([](const auto& a, const auto& p, const auto& q) { return group_norm(a, p, q, 2, 0.1); }, x, w, b);
+  check_gradients([](const auto& a, const auto& p) { return group_norm(square(a), p, none, 3, 0.1); }, x, w);
+  check_gradients([](const auto& a, const auto& p, const auto& q) { return group_norm_over_length(a, p, q, 3, 0.1); }, x, w, b);
+  check_gradients([](const auto& a) { return group_norm_over_length(a, none, none, 1, 0.1); }, x);
+  CHECK(error_of<ShapeError>([&] { group_norm(x, none, none, 4); }) == "group_norm: 6 channels cannot be cut in 4 groups");
+  CHECK(error_of<ShapeError>([&] { group_norm_over_length(x, none, none, 4); }) == "group_norm: 6 channels cannot be cut in 4 groups");
+  CHECK(error_of<ShapeError>([&] { group_norm(x, random_tensor(1, 3), none, 2); }) == "group_norm: weight has shape [3], expected [6]");
+  CHECK(error_of<ShapeError>([&] { group_norm_over_length(x, none, random_tensor(1, 3), 2); }) ==
+        "group_norm: bias has shape [3], expected [6]");
+}
+
+TEST_CASE("gated RMS norm, the gate behind it or in front") {
+  auto x = random_tensor(1, 2, 3, 6), z = random_tensor(2, 2, 3, 6);
+  auto w = random_tensor(3, 6), b = random_tensor(4, 6);
+  const auto opening = silu(z);
+  const auto product = mul(x, opening);
+  for (const Index groups : {1, 3}) {
+    const auto behind = naive_groups(x, groups, 0.1, false, false), front = naive_groups(product, groups, 0.1, false, false);
+    CHECK(difference(gated_rms_norm(x, z, w, b, Activation::silu, true, groups, 0.1), [&](Index i) {
+            return (behind.data()[i] * w(i % 6) + b(i % 6)) * opening.data()[i];
+          }) < 1e-14);
+    CHECK(difference(gated_rms_norm(x, z, w, b, Activation::silu, false, groups, 0.1),
+                     [&](Index i) { return front.data()[i] * w(i % 6) + b(i % 6); }) < 1e-14);
+    for (const bool first : {true, false}) {
+      check_gradients([=](const auto& a, const auto& g, const auto& p,
+                          const auto& q) { return gated_rms_norm(a, g, p, q, Activation::sigmoid, first, groups, 0.1); },
+                      x, z, w, b);
+    }
+  }
+  CHECK(error_of<ShapeError>([&] { gated_rms_norm(x, random_tensor(1, 2, 3, 1), w, b); }) ==
+        "gated_rms_norm: x has shape [2, 3, 6], the gate [2, 3, 1]");
+}
+
+TEST_CASE("L2 norm: eps in the sum, or as the least length") {
+  auto x = random_tensor(1, 3, 7);
+  for (Index i = 0; i < 7; ++i) x(1, i) *= 0.01;  // shorter than the least length below
+  const auto length = [&](Index r) {
+    double sum = 0;
+    for (Index i = 0; i < 7; ++i) sum += x(r, i) * x(r, i);
+    return sum;
+  };
+  CHECK(difference(l2_norm(x, 0.1), [&](Index i) { return x.data()[i] / std::sqrt(length(i / 7) + 0.1); }) < 1e-15);
+  CHECK(difference(l2_norm(x, 0.5, L2Eps::max), [&](Index i) { return x.data()[i] / std::max(std::sqrt(length(i / 7)), 0.5); }) < 1e-15);
+  check_gradients([](const auto& a) { return l2_norm(a, 0.1); }, x);
+  check_gradients([](const auto& a) { return l2_norm(a, 0.5, L2Eps::max); }, x);
+  check_gradients([](const auto& a) { return square(l2_norm(square(a), 0.5, L2Eps::max)); }, x);
+  // Nothing at all: no NaN.
+  Tape tape;
+  const auto zero = track(tape, DynTensor<float, 2>(2, 3));
+  const auto y = l2_norm(zero, 1e-12, L2Eps::max);
+  CHECK(difference(y, [](Index) { return 0; }) == 0);
+  CHECK(difference(tape.backward(y).of(zero), [](Index) { return 1e12; }) < 1e-6);
+}

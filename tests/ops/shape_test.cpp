@@ -114,3 +114,44 @@ TEST_CASE("concat and split are inverse") {
   CHECK(error_of<ShapeError>([&] { split(x, 8, -1); }) == "split: parts 8 + -1 of the last axis of [2, 3, 7]");
   CHECK(error_of<ShapeError>([&] { concat(2, x, y); }) == "concat along axis 2: shapes [2, 3, 7] and [2, 2, 7]");
 }
+
+TEST_CASE("pad, flip and permute") {
+  auto x = random_tensor(1, 2, 3, 4);
+  const auto padded = pad(x, 1, 2, 1);
+  REQUIRE(padded.shape() == Shape{2, 6, 4});
+  CHECK(difference(padded, [&](Index i) {
+          const Index b = i / 24, t = i / 4 % 6 - 2;
+          return t < 0 || t > 2 ? 0.0 : x(b, t, i % 4);
+        }) == 0);
+  const auto back = slice(padded, 1, 2, 3);
+  CHECK(difference(back, [&](Index i) { return x.data()[i]; }) == 0);
+  check_gradients([](const auto& a) { return square(pad(square(a), -1, 1, 2)); }, x);
+  CHECK(error_of<ShapeError>([&] { pad(x, 1, -1, 0); }) == "pad: -1 zeros before and 0 behind axis 1");
+
+  for (Index axis = 0; axis < 3; ++axis) {
+    CHECK(difference(flip(x, axis), [&](Index i) {
+            const Index at[] = {i / 12, i / 4 % 3, i % 4};
+            return x(axis == 0 ? 1 - at[0] : at[0], axis == 1 ? 2 - at[1] : at[1], axis == 2 ? 3 - at[2] : at[2]);
+          }) == 0);
+    check_gradients([=](const auto& a) { return mul(a, flip(square(a), axis)); }, x);
+  }
+
+  const auto y = permute(x, 2, 0, 1);
+  REQUIRE(y.shape() == Shape{4, 2, 3});
+  CHECK(difference(y, [&](Index i) { return x(i / 3 % 2, i % 3, i / 6); }) == 0);
+  const auto swapped = transpose(x, 0, -1);
+  CHECK(difference(permute(x, -1, 1, 0), [&](Index i) { return swapped.data()[i]; }) == 0);
+  check_gradients([](const auto& a) { return square(permute(a, 1, 2, 0)); }, x);
+  CHECK(error_of<ShapeError>([&] { permute(x, 0, 1, 1); }) == "permute: 3 axes that are not those of [2, 3, 4] each once");
+}
+
+TEST_CASE("split along any axis") {
+  auto x = random_tensor(1, 2, 7, 3);
+  const auto [a, b, c] = split_axis(x, 1, 4, 1, 2);
+  REQUIRE(b.shape() == Shape{2, 1, 3});
+  CHECK(b(1, 0, 2) == x(1, 4, 2));
+  const auto whole = concat(1, a, b, c);
+  CHECK(difference(whole, [&](Index i) { return x.data()[i]; }) == 0);
+  check_gradients([](const auto& p) { return square(std::get<1>(split_axis(p, 1, 3, 4))); }, x);
+  CHECK(error_of<ShapeError>([&] { split_axis(x, 1, 4, 4); }) == "split: parts 4 + 4 of axis 1 of [2, 7, 3]");
+}

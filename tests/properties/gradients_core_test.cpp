@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/core.hpp"
 #include "properties/training.hpp"
 
 TEST_CASE("properties: gradients of core layers agree with differences") {

@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/softmax.hpp"
 #include "properties/training.hpp"
 
 TEST_CASE("properties: gradients of softmax layers agree with differences") {

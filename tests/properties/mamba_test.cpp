@@ -1,5 +1,6 @@
 // Mamba with padded batches and packed sequences, and over very long silences.
 
+#include "ordo/eval/layers/ssm.hpp"
 #include "ordo/core/denormals.hpp"
 #include "properties/support.hpp"
 

@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/core.hpp"
 #include "properties/streams.hpp"
 
 TEMPLATE_TEST_CASE("properties: core layers stream, and keep rows and time apart", "", float, double) {

@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/ssm.hpp"
 #include "properties/streams.hpp"
 
 TEMPLATE_TEST_CASE("properties: ssm layers stream, and keep rows and time apart", "", float, double) {

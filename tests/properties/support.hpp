@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ordo/eval/layer_list.hpp"
+#include "ordo/eval/layers/entry.hpp"
 #include "support/catch.hpp"
 
 namespace properties {
@@ -22,6 +22,8 @@ template <class Config>
 Index input_width(const Config& c) {
   if constexpr (requires { c.in_dim; }) {
     return c.in_dim;
+  } else if constexpr (requires { c.input_dim; }) {
+    return c.input_dim;
   } else if constexpr (requires { c.mixer.model_dim; }) {
     return c.mixer.model_dim;
   } else if constexpr (requires { c.model_dim; }) {

@@ -1,3 +1,4 @@
+#include "ordo/eval/layers/ssm.hpp"
 #include "properties/training.hpp"
 
 TEMPLATE_TEST_CASE("properties: training ssm layers takes nothing from the system and does not depend on threads", "", float,

@@ -1,0 +1,6 @@
+#include "ordo/eval/layers/core.hpp"
+#include "properties/training.hpp"
+
+TEST_CASE("properties: training core layers in double takes nothing from the system and does not depend on threads") {
+  properties::check_training<double, ordo::Family::core>();
+}

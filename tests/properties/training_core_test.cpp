@@ -1,6 +1,0 @@
-#include "properties/training.hpp"
-
-TEMPLATE_TEST_CASE("properties: training core layers takes nothing from the system and does not depend on threads", "", float,
-                   double) {
-  properties::check_training<TestType, ordo::Family::core>();
-}

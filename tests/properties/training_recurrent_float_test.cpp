@@ -1,0 +1,6 @@
+#include "ordo/eval/layers/recurrent.hpp"
+#include "properties/training.hpp"
+
+TEST_CASE("properties: training recurrent layers takes nothing from the system and does not depend on threads, float") {
+  properties::check_training<float, ordo::Family::recurrent>();
+}
