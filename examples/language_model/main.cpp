@@ -1,6 +1,6 @@
 // Trains a byte-level causal language model on real text, then streams from it:
 //
-//     language_model [--text FILE] [--mixer mamba|softmax|mamba,mamba,softmax] [--seconds 100] [--out FOLDER] [--resume FILE]
+//     language_model [--text FILE] [--mixer mamba|softmax|lstm|gru|mamba,mamba,softmax] [--seconds 100] [--out FOLDER] [--resume FILE]
 //
 // The default text is the C++ of the Eigen headers. `language_model --help` lists everything.
 
@@ -74,8 +74,7 @@ int body(int argc, char** argv) {
     ngram.train(task.split.training);
     *bits = ngram.bits_per_byte(task.judged);
   }
-  const bool attention = std::find(o.pattern.begin(), o.pattern.end(), Mixer::softmax) != o.pattern.end();
-  return attention ? run<HybridModel>(o, task) : run<MambaModel>(o, task);
+  return has_feed_forward(o) ? run<HybridModel>(o, task) : run<MambaModel>(o, task);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 /// The command line of the language model example.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -19,7 +20,9 @@
 
 namespace ordo_demo {
 
-enum class Mixer { mamba, softmax };
+enum class Mixer { mamba, softmax, lstm, gru };
+inline constexpr std::array<std::pair<std::string_view, Mixer>, 4> mixer_names{
+    {{"mamba", Mixer::mamba}, {"softmax", Mixer::softmax}, {"lstm", Mixer::lstm}, {"gru", Mixer::gru}}};
 
 struct Options {
   // text and results
@@ -55,21 +58,20 @@ struct Options {
   bool was_given(std::string_view name) const { return std::find(given.begin(), given.end(), name) != given.end(); }
 };
 
-/// "mamba", "softmax" or a pattern of both, such as "mamba,mamba,softmax".
+/// "mamba", "softmax", "lstm", "gru" or a pattern of them, such as "mamba,mamba,softmax".
 /// \throws ordo::UsageError naming the part that is no mixer.
 inline std::vector<Mixer> parse_pattern(std::string_view text) {
   std::vector<Mixer> pattern;
   for (;;) {
     const std::string_view name = text.substr(0, text.find(','));
-    if (name == "mamba") {
-      pattern.push_back(Mixer::mamba);
-    } else if (name == "softmax") {
-      pattern.push_back(Mixer::softmax);
+    const auto known = std::find_if(mixer_names.begin(), mixer_names.end(), [&](const auto& entry) { return entry.first == name; });
+    if (known != mixer_names.end()) {
+      pattern.push_back(known->second);
     } else if (name.empty()) {
       ordo::fail<ordo::UsageError>("--mixer needs the name of a mixer before and after each comma");
     } else {
-      const std::string meant = closest(name, {"mamba", "softmax"});
-      ordo::fail<ordo::UsageError>("--mixer knows mamba and softmax, not " + in_quotes(name) +
+      const std::string meant = closest(name, {"mamba", "softmax", "lstm", "gru"});
+      ordo::fail<ordo::UsageError>("--mixer knows mamba, softmax, lstm and gru, not " + in_quotes(name) +
                                    (meant.empty() ? "" : "; did you mean " + meant + "?"));
     }
     if (name.size() == text.size()) return pattern;
@@ -77,11 +79,21 @@ inline std::vector<Mixer> parse_pattern(std::string_view text) {
   }
 }
 
+inline bool has_mixer(const Options& o, Mixer mixer) { return std::find(o.pattern.begin(), o.pattern.end(), mixer) != o.pattern.end(); }
+/// Mamba blocks need no feed-forward; a pattern with another mixer has one in every block.
+inline bool has_feed_forward(const Options& o) {
+  return std::any_of(o.pattern.begin(), o.pattern.end(), [](Mixer mixer) { return mixer != Mixer::mamba; });
+}
+
 /// About how many parameters the model has: exact in the matrices, a token embedding of 256 that is also the head.
 inline double estimated_parameters(const Options& o) {
   const auto dim = static_cast<double>(o.dim);
   double count = 256 * dim;
-  for (const Mixer mixer : o.pattern) count += mixer == Mixer::softmax ? 12 * dim * dim : 6.25 * dim * dim + 112 * dim;
+  const bool feed_forward = has_feed_forward(o);
+  for (const Mixer mixer : o.pattern) {
+    count += mixer == Mixer::mamba ? 6.25 * dim * dim + 112 * dim : (mixer == Mixer::softmax ? 4 : mixer == Mixer::lstm ? 8 : 6) * dim * dim;
+    if (feed_forward) count += 8 * dim * dim;
+  }
   return count;
 }
 
@@ -112,7 +124,7 @@ inline void complete_options(Options& o, std::uint64_t memory = memory_bytes()) 
   o.pattern.clear();
   for (ordo::Index i = 0; i < o.layers; ++i) o.pattern.push_back(unit[static_cast<std::size_t>(i % length)]);
 
-  if (std::find(o.pattern.begin(), o.pattern.end(), Mixer::softmax) != o.pattern.end()) {
+  if (has_mixer(o, Mixer::softmax)) {
     if (o.dim % o.heads != 0) {
       wrong("--dim must be a multiple of --heads, and " + std::to_string(o.dim) + " is no multiple of " +
             std::to_string(o.heads));
@@ -146,7 +158,7 @@ inline std::optional<Options> parse_options(int argc, const char* const* argv, s
   line.option("resume", "FILE", o.resume, "go on with the run that saved this checkpoint");
   line.group("Model");
   line.option("mixer", "LIST", o.mixer,
-              "mamba, softmax, or the mixers of successive blocks: mamba,mamba,softmax is repeated to --layers");
+              "mamba, softmax, lstm, gru, or the mixers of successive blocks: mamba,mamba,softmax is repeated to --layers");
   line.option("layers", "N", o.layers, 1, 256, "number of blocks; a pattern alone gives its length");
   line.option("dim", "N", o.dim, 8, 8192, "width of the model");
   line.option("heads", "N", o.heads, 1, 256, "attention heads of softmax blocks");

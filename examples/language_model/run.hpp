@@ -25,6 +25,7 @@
 #include "ordo/eval/ngram.hpp"
 #include "ordo/io/checkpoint.hpp"
 #include "ordo/io/model.hpp"
+#include "ordo/nn/recurrent/recurrent_mixer.hpp"
 #include "ordo/nn/softmax/softmax_attention.hpp"
 #include "ordo/nn/ssm/mamba.hpp"
 #include "ordo/ops/loss.hpp"
@@ -37,8 +38,10 @@
 
 namespace ordo_demo {
 
-using Mixers = ordo::OneOf<ordo::Mamba<float>, ordo::SoftmaxAttention<float>>;
-/// Mamba blocks need no feed-forward; a pattern with attention has one in every block.
+using Lstm = ordo::RecurrentMixer<ordo::Lstm<float>>;
+using Gru = ordo::RecurrentMixer<ordo::Gru<float>>;
+using Mixers = ordo::OneOf<ordo::Mamba<float>, ordo::SoftmaxAttention<float>, Lstm, Gru>;
+/// Mamba alone, and patterns with others, which have a feed-forward in every block.
 using MambaModel = ordo::CausalLm<Mixers>;
 using HybridModel = ordo::CausalLm<Mixers, ordo::SwiGlu<float>>;
 
@@ -55,7 +58,7 @@ int run(const Options& options, const Task& task);
 extern template int run<MambaModel>(const Options&, const Task&);
 extern template int run<HybridModel>(const Options&, const Task&);
 
-/// Mean bits per byte of `text`, read as several streams side by side. A Mamba stream keeps its state from block to block; with
+/// Mean bits per byte of `text`, read as several streams side by side. A stream of Mamba, Lstm and Gru keeps its state from block to block; with
 /// attention, whose rotary positions have seen no more than a block, each block starts half a block back and only its new half counts.
 template <class Model>
 double bits_per_byte(const Model& model, std::span<const std::uint8_t> text, ordo::Index block, bool carry_state) {
@@ -101,16 +104,21 @@ typename Model::Config model_config(const Options& o) {
   c.vocab_size = 256;
   c.model_dim = o.dim;
   c.num_layers = o.layers;
-  c.mixers.clear();
+  c.tie_embeddings = true;
   for (const Mixer mixer : o.pattern) {
-    if (mixer == Mixer::mamba) {
-      c.mixers.emplace_back(ordo::Mamba<float>::Config{});
-    } else {
-      c.mixers.emplace_back(ordo::SoftmaxAttention<float>::Config{
-          .num_heads = o.heads, .rope_base = 10000, .cache_reserve = o.block + static_cast<ordo::Index>(o.tokens)});
+    switch (mixer) {
+      case Mixer::mamba: c.layers.push_back({.mixer = ordo::Mamba<float>::Config{}}); break;
+      case Mixer::softmax:
+        c.layers.push_back({.mixer = ordo::SoftmaxAttention<float>::Config{
+            .num_heads = o.heads, .causal = true, .rope_base = 10000, .cache_reserve = o.block + static_cast<ordo::Index>(o.tokens)}});
+        break;
+      case Mixer::lstm: c.layers.push_back({.mixer = Lstm::Config{}}); break;
+      case Mixer::gru: c.layers.push_back({.mixer = Gru::Config{}}); break;
     }
   }
-  if constexpr (std::is_same_v<Model, HybridModel>) c.ff.ff_dim = (8 * o.dim / 3 + 7) / 8 * 8;
+  if constexpr (std::is_same_v<Model, HybridModel>) {
+    for (auto& layer : c.layers) layer.feed_forward = {{.ff_dim = (8 * o.dim / 3 + 7) / 8 * 8}};
+  }
   return c;
 }
 
@@ -193,7 +201,7 @@ int run(const Options& o, const Task& task) {
   using namespace ordo;
   namespace fs = std::filesystem;
   using Clock = std::chrono::steady_clock;
-  const bool carry = std::is_same_v<Model, MambaModel>;
+  const bool carry = !has_mixer(o, Mixer::softmax);
   set_num_threads(o.threads);
   Random random(o.seed);
   Model model(model_config<Model>(o), random);
@@ -277,8 +285,9 @@ int run(const Options& o, const Task& task) {
   bar.finish();
   save();
   if (stopped) {
-    std::printf("\nstopped at step %lld; the checkpoint is %s\nresume with: language_model --resume %s%s%s\n", static_cast<long long>(progress.step),
-                checkpoint.string().c_str(), checkpoint.string().c_str(), o.text.empty() ? "" : " --text ", o.text.c_str());
+    std::printf("\nstopped at step %lld; the checkpoint is %s\nresume with: language_model --resume %s%s%s%s%s\n", static_cast<long long>(progress.step),
+                checkpoint.string().c_str(), checkpoint.string().c_str(), o.text.empty() ? "" : " --text ", o.text.c_str(),
+                o.was_given("out") ? " --out " : "", o.was_given("out") ? o.out.c_str() : "");
     return 128 + interrupt.signal();
   }
 

@@ -1,8 +1,10 @@
 // Tiny Shakespeare, characters: the small budget of nanoGPT (4 layers, 4 heads, 128 wide, blocks of 64, batches of 12, 2,000 steps),
-// with softmax attention and with Mamba at the same number of parameters.
+// with softmax attention, Mamba, Lstm and Gru at about the same number of parameters.
 //
 //     tiny_shakespeare --data tinyshakespeare.txt --mixer softmax
 //     tiny_shakespeare --data tinyshakespeare.txt --mixer mamba
+//     tiny_shakespeare --data tinyshakespeare.txt --mixer lstm
+//     tiny_shakespeare --data tinyshakespeare.txt --mixer gru
 //
 // The first 90% of the characters train, the rest is held out. The figure is the mean of -ln p over all consecutive windows of 64
 // held-out characters, each from an empty context. nanoGPT's own figure for attention in this budget is 1.88 nats a character.
@@ -19,6 +21,7 @@
 
 #include "../../support/cli.hpp"
 #include "ordo/core/parallel.hpp"
+#include "ordo/nn/recurrent/recurrent_mixer.hpp"
 #include "ordo/nn/softmax/softmax_attention.hpp"
 #include "ordo/nn/ssm/mamba.hpp"
 #include "ordo/ops/loss.hpp"
@@ -131,7 +134,7 @@ int body(int argc, char** argv) {
   Options o;
   ordo_demo::CommandLine cli("tiny_shakespeare", "Trains a character model in nanoGPT's small budget.");
   cli.option("data", "FILE", o.data, "the text, tinyshakespeare.txt");
-  cli.option("mixer", "softmax|mamba", o.mixer, "the mixer of each layer");
+  cli.option("mixer", "softmax|mamba|lstm|gru", o.mixer, "the mixer of each layer");
   cli.option("steps", "N", o.steps, 1, 1000000, "training steps");
   cli.option("learning-rate", "X", o.learning_rate, 1e-6, 1, "peak of the schedule");
   cli.option("seed", "N", o.seed, 0, UINT64_MAX, "initial weights and batches");
@@ -144,14 +147,23 @@ int body(int argc, char** argv) {
   const Corpus corpus = read_corpus(o.data);
   if (o.mixer == "softmax") {
     // Learned positions, LayerNorm with gain alone, MLP of 4 dim with the exact GELU, no biases, tied head; all matrices N(0, 0.02^2).
-    run<CausalLm<SoftmaxAttention<float>, Mlp<float>, LayerNorm<float>>>(
+    run<CausalLm<SoftmaxAttention<float>, Mlp<float>>>(
         o, corpus,
-        {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 4, .mixers = {{.num_heads = 4}},
-         .ff = {.ff_dim = 4 * dim, .bias = false}, .norm = {.bias = false}, .max_length = block, .init_deviation = 0.02});
+        {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 4,
+         .block = {.mixer = {.num_heads = 4, .causal = true}, .feed_forward = {{.ff_dim = 4 * dim, .bias = false}}},
+         .norm = NormKind::layer_norm, .norm_bias = false, .positions = {.name = PositionKind::learned, .max_length = block},
+         .init_deviation = 0.02, .tie_embeddings = true});
   } else if (o.mixer == "mamba") {
-    run<CausalLm<Mamba<float>>>(o, corpus, {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 7});
+    run<CausalLm<Mamba<float>>>(o, corpus, {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 7, .tie_embeddings = true});
+  } else if (o.mixer == "lstm") {
+    run<CausalLm<RecurrentMixer<Lstm<float>>, Mlp<float>>>(
+        o, corpus, {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 3, .block = {.feed_forward = {{.ff_dim = 4 * dim}}},
+                    .tie_embeddings = true});
+  } else if (o.mixer == "gru") {
+    run<CausalLm<RecurrentMixer<Gru<float>>>>(
+        o, corpus, {.vocab_size = corpus.vocab_size, .model_dim = dim, .num_layers = 8, .tie_embeddings = true});
   } else {
-    fail<UsageError>("--mixer must be softmax or mamba, not " + ordo_demo::in_quotes(o.mixer));
+    fail<UsageError>("--mixer must be softmax, mamba, lstm or gru, not " + ordo_demo::in_quotes(o.mixer));
   }
   return 0;
 }
