@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ordo/core/random.hpp"
+#include "ordo/kernels/attention_standard.hpp"
 #include "ordo/kernels/attention_tile.hpp"
 #include "support/machine.hpp"
 
@@ -63,12 +64,12 @@ class Case {
             static_cast<T>(1.0 / std::sqrt(static_cast<double>(s.dim))),
             nullptr};
   }
-  template <class M>
-  void forward(const M& mask, bool training) {
-    attention_forward<T>(inputs(), {queries(o), nullptr, training ? statistics.data() : nullptr}, mask, NoScore{});
+  template <class M, class S = NoScore>
+  void forward(const M& mask, bool training, const S& score = {}) {
+    attention_forward<T>(inputs(), {queries(o), nullptr, training ? statistics.data() : nullptr}, mask, score);
   }
-  template <class M>
-  void backward(const M& mask) {
+  template <class M, class S = NoScore>
+  void backward(const M& mask, const S& score = {}) {
     const std::vector<T>& old = o;
     AttentionGradients<T> grad;
     grad.o = queries(old);
@@ -77,7 +78,7 @@ class Case {
     grad.dq = queries(dq);
     grad.dk = keys(dk);
     grad.dv = keys(dv);
-    attention_backward<T>(inputs(), grad, mask, NoScore{});
+    attention_backward<T>(inputs(), grad, mask, score);
   }
   /// One head after the other, scores and all.
   void forward_eigen(bool causal) {
@@ -180,6 +181,18 @@ void add_all() {
     add<T>("eigen_forward", s, 4, [](Case<T>& c) { c.forward_eigen(false); });
     add<T>("eigen_forward_causal", s, 4, [](Case<T>& c) { c.forward_eigen(true); });
   }
+  // The policies of the ops: options chosen at run time.
+  const Shape long_one{1, 4096, 4096, 8, 8, 64};
+  add<T>("standard_forward", long_one, 4, [](Case<T>& c) { c.forward(StandardMask<T>{}, true, StandardScore<T>{}); });
+  add<T>("standard_forward_backward", long_one, 14, [](Case<T>& c) {
+    c.forward(StandardMask<T>{}, true, StandardScore<T>{});
+    c.backward(StandardMask<T>{}, StandardScore<T>{});
+  });
+  add<T>("standard_forward_softcap", long_one, 4, [](Case<T>& c) {
+    StandardScore<T> score;
+    score.cap = T(30);
+    c.forward(StandardMask<T>{}, true, score);
+  });
   add<T>("forward_window_256", {1, 4096, 4096, 8, 8, 64}, 4, [](Case<T>& c) { c.forward(Window{0, 256}, true); });
   for (const Index kv_heads : {Index{8}, Index{2}, Index{1}}) {
     for (const Index keys : {Index{64}, Index{1024}, Index{32768}}) add_decode<T>({1, 1, keys, 8, kv_heads, 64});

@@ -35,16 +35,17 @@ void train(benchmark::State& state, typename Model::Config config, Index batch, 
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(batch * length), benchmark::Counter::kIsIterationInvariantRate);
 }
 
-using Gpt = CausalLm<SoftmaxAttention<float>, Mlp<float>, LayerNorm<float>>;
-using MambaLm = CausalLm<Mamba<float>>;
+using Gpt = CausalLm<SoftmaxAttention<float>, Mlp<float>>;
+using MambaModel = CausalLm<Mamba<float>>;
 
 void softmax_lm(benchmark::State& state, Index dim, Index heads, Index length, Index batch) {
   train<Gpt>(state,
-             {.vocab_size = 65, .model_dim = dim, .num_layers = 4, .mixers = {{.num_heads = heads}}, .ff = {.ff_dim = 4 * dim}, .max_length = length},
+             {.vocab_size = 65, .model_dim = dim, .num_layers = 4, .block = {.mixer = {.num_heads = heads, .causal = true}, .feed_forward = {{.ff_dim = 4 * dim}}},
+              .norm = NormKind::layer_norm, .positions = {.name = PositionKind::learned, .max_length = length}, .tie_embeddings = true},
              batch, length);
 }
 void mamba_lm(benchmark::State& state, Index dim, Index length, Index batch) {
-  train<MambaLm>(state, {.vocab_size = 65, .model_dim = dim, .num_layers = 4}, batch, length);
+  train<MambaModel>(state, {.vocab_size = 65, .model_dim = dim, .num_layers = 4, .tie_embeddings = true}, batch, length);
 }
 
 BENCHMARK_CAPTURE(softmax_lm, train/float/D128_n4_h4_L64_B12, 128, 4, 64, 12)->Unit(benchmark::kMillisecond);
