@@ -116,7 +116,7 @@ struct SelectiveScanOp {
 /// u, dt, gate, y: [B, L, E]; a: [N, E], negative, already -exp(A_log); b, c: [B, L, N] or [B, L, G, N]; d_skip, dt_bias: [E];
 /// state: [B, N, E] (a row for each sequence if `packing` is given), `none` for zeros. The others may be `none` too.
 /// Returns (y, state). About 9 B L E N flops and B L E N exponentials; the state is N-major, so that vectors run over
-/// channels. The backward pass recomputes h from a state kept every 16 tokens. Agrees with mamba_ssm's selective_scan_ref.
+/// channels. The backward pass recomputes h from a state kept every 32 tokens. Agrees with mamba_ssm's selective_scan_ref.
 template <TensorLike U, TensorLike Dt, TensorLike A, TensorLike B, TensorLike C, class D, class Gate, class Bias, class State>
 auto selective_scan(const U& u, const Dt& dt, const A& a, const B& b, const C& c, const D& d_skip, const Gate& gate,
                     const Bias& dt_bias, const State& state, bool dt_softplus, const Packing& packing = {}) {
